@@ -1,0 +1,16 @@
+"""Errors whose message is shown to the user as it stands.
+
+A message is a sentence in three parts: what was found, what was needed, what to do.
+"""
+
+
+class SerError(Exception):
+    """Something the user can act on; pages and the command line print it without a traceback."""
+
+
+class NotFound(SerError):
+    """A run, data set, pair or file that was named does not exist."""
+
+
+class StaleVote(SerError):
+    """A vote for a presentation that is no longer the open one (second tab, repeated key, answered already)."""

@@ -1,0 +1,198 @@
+"""The core types. Frozen, standard library only; every other module speaks in these words.
+
+reward: the raw scalar of one response. probability: its sigmoid. margin: reward of one response minus the other's.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Role = Literal["seed", "pool", "heldout"]
+ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
+Preferred = Literal["a", "b", "tie"]
+Origin = Literal["human", "review", "self"]
+Queue = Literal["learn", "audit"]
+Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
+
+
+def content_hash(*parts: str) -> str:
+    """32 hex digits (BLAKE2b, 128 bits) of the parts, outer white space ignored, parts kept apart."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.strip().encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def response_id(prompt: str, text: str) -> str:
+    return content_hash("response", prompt, text)
+
+
+def pair_id(response_1: str, response_2: str) -> str:
+    """The same for (x, y) and (y, x), so that a swapped duplicate is recognised."""
+    return content_hash("pair", *sorted((response_1, response_2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    id: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to one prompt. Which is a and which is b is random and fixed at import."""
+
+    id: str
+    response_a: Response
+    response_b: Response
+    group: str  # rows of one group share a prompt, an article or a topic; splits never cut through one
+    domain: str  # "" when the source names none
+    source: str  # "file name:row"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why one row of a source was rejected."""
+
+    row: int  # line of a text file (the first is 1; a CSV header is line 1), else record number from 1
+    field: str
+    message: str
+    raw: str = ""  # the row as it stood, cut to a few thousand characters
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    id: str
+    name: str
+    role: Role
+    n_pairs: int
+    n_responses: int
+    n_groups: int
+    n_ties: int
+    n_problems: int
+    created_at: str  # ISO 8601, UTC
+    lineage: dict[str, Any] = field(default_factory=dict)  # file, sha256, format, column mapping
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+ACTIVE = (Status.QUEUED, Status.RUNNING, Status.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: int
+    run: str
+    rounds: int  # rounds to add to those already finished
+    status: Status
+    slot: str | None  # "cpu" or "gpu:0" while it runs
+    pid: int | None
+    pid_started: float | None  # process start time, seconds since the epoch; with pid it names one process
+    heartbeat: float | None
+    attempts: int  # starts since the last finished round
+    error: str | None  # a sentence
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    id: str
+    name: str
+    config: dict[str, Any]
+    seed: str  # data set ids
+    pool: str
+    heldout: str | None
+    created_at: str
+    status: Status  # that of its newest job
+    error: str | None
+    stopped_because: str | None
+    best_round: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A proportion with its interval and the number of cases behind it. Values in 0..1."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        value, low, high = (100 * x for x in (self.value, self.low, self.high))
+        return f"{value:.1f} % ({low:.1f} to {high:.1f}, n = {self.n:,})"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One finished round; round 0 is the seed model."""
+
+    index: int
+    n_train: int
+    n_human: int  # human labels among n_train
+    n_pool: int  # pairs still open for self-labelling when the round began
+    n_kept: int
+    n_kept_status_1: int
+    n_kept_status_2: int
+    heldout: Interval | None
+    control: Interval | None
+    difference: tuple[float, float, float] | None  # held-out accuracy minus control's: value, low, high
+    crossfit: Interval | None  # accuracy on human training labels, each judged by a model that never saw it
+    promoted: Literal["new", "previous", "control"]
+    why: str  # in words, why it was promoted or rolled back
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    run: str
+    seq: int
+    kind: str  # past tense
+    round: int | None
+    at: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One answer of one person; append-only. An undo is a row of its own that supersedes another."""
+
+    id: int
+    run: str
+    pair: str
+    annotator: str
+    queue: Queue
+    verdict: Verdict
+    left_is: Literal["a", "b"]
+    round: int
+    margin: float  # reward a - reward b when shown
+    self_label: Literal["a", "b"] | None  # the kept self-label being audited, if there was one
+    reason: str
+    shown_at: float  # seconds since the epoch
+    answered_at: float
+    token: str
+    supersedes: int | None
+
+    @property
+    def preferred(self) -> Preferred | None:
+        """The verdict as a statement about a and b; None for skip and undo."""
+        if self.verdict in ("tie", "both_bad"):
+            return "tie"
+        if self.verdict not in ("left", "right"):
+            return None
+        return "a" if (self.verdict == "left") == (self.left_is == "a") else "b"
