@@ -1,0 +1,1 @@
+"""Comparisons a stranger can re-run."""

@@ -73,9 +73,8 @@ class RunConfig:
             value = getattr(self, name)
             if entry["among"] and value not in entry["among"]:
                 raise SerError(f"{name} is {value!r}; it must be one of {', '.join(entry['among'])}.")
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                if not entry["low"] <= value <= entry["high"]:
-                    raise SerError(f"{name} is {value}; it must be from {entry['low']:g} to {entry['high']:g}.")
+            if isinstance(value, int | float) and not entry["low"] <= value <= entry["high"]:
+                raise SerError(f"{name} is {value}; it must be from {entry['low']:g} to {entry['high']:g}.")
         return self
 
     def changed(self, settings: Mapping[str, Any]) -> "RunConfig":

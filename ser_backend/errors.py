@@ -14,3 +14,7 @@ class NotFound(SerError):
 
 class StaleVote(SerError):
     """A vote for a presentation that is no longer the open one (second tab, repeated key, answered already)."""
+
+
+class TooFast(StaleVote):
+    """A vote that came sooner after the pair was shown than anybody can read: a held key or a double click."""

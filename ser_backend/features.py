@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,6 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 FEATURE_VERSION = 1  # raise it when the definition of a feature changes: caches of other versions are not read
 TOKEN_BUDGET = 2_048  # tokens a batch, padding included; the fastest of 1,024 to 8,192 on 2 cores
 SHARD_ROWS = 512  # responses a cache file: what a kill can lose
-
-Progress = Callable[[int, int], None]
 
 
 def bundled_folder() -> Path:
@@ -254,19 +252,23 @@ class FeatureCache:
         return result
 
 
-def features_of(
-    backbone: Backbone,
-    keys: Sequence[bytes],
-    fetch: Callable[[Sequence[int]], Sequence[Response]],
-) -> Iterator[tuple[int, int, np.ndarray | None]]:
-    """Yield (done, total, None) while missing features are computed, and last (total, total, features).
+class Filled(NamedTuple):
+    done: int
+    computed: int  # of `done`, by this call
+    cache: "FeatureCache"
 
-    keys: response ids; fetch(rows) reads the texts of those rows. What is computed is cached shard by shard.
+
+def fill_cache(
+    backbone: Backbone, keys: Sequence[bytes], fetch: Callable[[Sequence[int]], Sequence[Response]]
+) -> Iterator[Filled]:
+    """Compute and cache what is missing, batch by batch; the last item yielded has everything done.
+
+    keys: response ids; fetch(rows) reads the texts of those rows. A kill loses at most SHARD_ROWS texts of work.
     """
     cache = FeatureCache(backbone.fingerprint, backbone.width)
     missing = [row for row, key in enumerate(keys) if key not in cache]
-    done = len(keys) - len(missing)
-    yield done, len(keys), None
+    had = done = len(keys) - len(missing)
+    yield Filled(done, 0, cache)
     window = 8 * SHARD_ROWS  # texts sorted by length together: wide enough to pad little, small enough to hold
     for begin in range(0, len(missing), window):
         rows = missing[begin : begin + window]
@@ -275,11 +277,11 @@ def features_of(
         for batch, values in backbone.encode(fetch(rows)):
             pending_ids += [keys[rows[i]] for i in batch]
             pending.append(values)
-            done += len(batch)
             if len(pending_ids) >= SHARD_ROWS:
                 cache.write(pending_ids, np.concatenate(pending))
                 pending_ids, pending = [], []
-            yield done, len(keys), None
+            done += len(batch)
+            yield Filled(done, done - had, cache)
         if pending:
             cache.write(pending_ids, np.concatenate(pending))
-    yield len(keys), len(keys), cache.read(keys)
+    yield Filled(done, done - had, cache)

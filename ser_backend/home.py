@@ -23,6 +23,10 @@ def home() -> Path:
     return path
 
 
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def datasets_dir() -> Path:
     return _sub("datasets")
 
@@ -32,7 +36,10 @@ def runs_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    return _sub("cache")
+    """What can be computed again: $SER_CACHE, else cache/ in the data folder."""
+    path = Path(os.environ.get("SER_CACHE") or home() / "cache").expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _sub(name: str) -> Path:

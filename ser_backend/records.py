@@ -95,7 +95,7 @@ ACTIVE = (Status.QUEUED, Status.RUNNING, Status.STOPPING)
 class Job:
     id: int
     run: str
-    rounds: int  # rounds to add to those already finished
+    rounds: int  # the job is done when so many rounds after round 0 are there
     status: Status
     slot: str | None  # "cpu" or "gpu:0" while it runs
     pid: int | None
@@ -156,6 +156,16 @@ class Round:
     why: str  # in words, why it was promoted or rolled back
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def round_from(facts: dict[str, Any]) -> Round:
+    """The inverse of dataclasses.asdict, also after a journey through JSON."""
+    facts = dict(facts)
+    for key in ("heldout", "control", "crossfit"):
+        facts[key] = Interval(**facts[key]) if facts[key] else None
+    if facts["difference"]:
+        facts["difference"] = tuple(facts["difference"])
+    return Round(**facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from ser_backend import home
-from ser_backend.errors import NotFound, SerError
-from ser_backend.records import ACTIVE, Dataset, Event, Interval, Job, Review, Round, Run, Status
+from ser_backend.errors import NotFound, SerError, StaleVote
+from ser_backend.records import ACTIVE, Dataset, Event, Job, Review, Round, Run, Status, round_from
 
 BUSY_TIMEOUT_S = 30
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -225,12 +225,12 @@ class Store:
     def rounds(self, run_id: str) -> list[Round]:
         query = sa.select(rounds.c.facts).where(rounds.c.run == run_id).order_by(rounds.c.index)
         with self.reader.connect() as db:
-            return [_round(row.facts) for row in db.execute(query)]
+            return [round_from(row.facts) for row in db.execute(query)]
 
     # ---- jobs
 
     def add_job(self, run_id: str, n_rounds: int) -> Job:
-        """Queue more rounds for a run. Raises SerError when it has a job that is not finished."""
+        """Queue a run up to `n_rounds` rounds in all. Raises SerError when it has a job that is not finished."""
         with self.engine.begin() as tx:
             active = sa.select(jobs.c.id).where(jobs.c.run == run_id, jobs.c.status.in_(ACTIVE))
             if tx.execute(active).first():
@@ -350,8 +350,22 @@ class Store:
     # ---- reviews
 
     def add_review(self, **facts: Any) -> Review:
-        """Append one answer. Raises IntegrityError when its token or the superseded row was used before."""
+        """Append one answer. Raises StaleVote when its pair or its presentation has been answered, or undone, already."""
+        run, pair = facts["run"], facts["pair"]
         with self.engine.begin() as tx:
+            if tx.execute(sa.select(reviews.c.id).where(reviews.c.token == facts["token"])).first():
+                raise StaleVote("This showing of the pair was answered already, so nothing was changed.")
+            gone = sa.select(reviews.c.supersedes).where(reviews.c.run == run, reviews.c.supersedes.is_not(None))
+            query = sa.select(reviews).where(reviews.c.run == run, reviews.c.pair == pair, reviews.c.id.not_in(gone))
+            standing = [row for row in tx.execute(query) if row.verdict not in ("undo", "skip")]
+            if facts["verdict"] == "undo":
+                if not any(row.id == facts["supersedes"] for row in tx.execute(query)):
+                    raise StaleVote("That answer was undone already, so nothing was changed.")
+            elif standing:
+                raise StaleVote(
+                    f"{standing[0].annotator} answered this pair in the meantime, so this vote was not counted. "
+                    "The next pair is shown."
+                )
             row = tx.execute(reviews.insert().values(**facts).returning(reviews)).one()
         return Review(**row._mapping)
 
@@ -362,10 +376,6 @@ class Store:
             query = query.where(reviews.c.annotator == annotator)
         with self.reader.connect() as db:
             return [Review(**row._mapping) for row in db.execute(query)]
-
-    def token_used(self, token: str) -> bool:
-        with self.reader.connect() as db:
-            return db.execute(sa.select(reviews.c.id).where(reviews.c.token == token)).first() is not None
 
 
 def in_force(rows: Sequence[Review]) -> list[Review]:
@@ -384,15 +394,6 @@ def _run(row: Any) -> Run:
 
 def _job(row: Any) -> Job:
     return Job(**{**row._mapping, "status": Status(row.status)})
-
-
-def _round(facts: dict[str, Any]) -> Round:
-    facts = dict(facts)
-    for key in ("heldout", "control", "crossfit"):
-        facts[key] = Interval(**facts[key]) if facts[key] else None
-    if facts["difference"]:
-        facts["difference"] = tuple(facts["difference"])
-    return Round(**facts)
 
 
 def _enqueue(tx: sa.Connection, run_id: str, n_rounds: int) -> Job:

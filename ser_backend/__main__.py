@@ -1,0 +1,3 @@
+from ser_backend.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,321 @@
+"""python -m ser_backend: the same functions as the pages, from a terminal.
+
+Every command ends with 0, or with 1 and one sentence on standard error.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ser_backend import __version__, home, jobs
+from ser_backend.config import DEFAULT_PRESET, PRESETS, describe, from_preset
+from ser_backend.errors import NotFound, SerError
+from ser_backend.records import ACTIVE, ROLES, Dataset, Event, Role, Run, Status
+from ser_backend.report import verdict
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store
+
+POLL_S = 0.3
+SAMPLES = home.ROOT / "data" / "samples"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m ser_backend", description="SER Studio from the command line.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add = commands.add_parser("import", help="import a file, folder or Hugging Face data set")
+    add.add_argument("file", help="file (.csv .tsv .json .jsonl .parquet, also .gz), folder, or hub name")
+    add.add_argument("--role", required=True, choices=ROLES)
+    add.add_argument("--name", help="name of the data set (default: the file's)")
+    add.set_defaults(act=_import)
+
+    listed = commands.add_parser("datasets", help="list imported data sets")
+    listed.set_defaults(act=_datasets)
+
+    run = commands.add_parser("run", help="start a run and wait for its end")
+    run.add_argument("--seed", required=True, metavar="X", help="labelled pairs: a file or an imported name")
+    run.add_argument("--pool", required=True, metavar="Y", help="pairs to label: a file or an imported name")
+    run.add_argument("--heldout", metavar="Z", help="labelled pairs that only measure; default: part of the seed")
+    run.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS))
+    run.add_argument("--name", default="", help="name of the run")
+    for setting in ("method", "fit", "rounds"):
+        run.add_argument(f"--{setting}", help=describe()[setting]["help"])
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of docs/configuration.md; repeatable",
+    )
+    run.add_argument("--out", type=Path, metavar="DIR", help="export the result there, with report.json")
+    run.set_defaults(act=_run)
+
+    runs = commands.add_parser("runs", help="list runs")
+    runs.set_defaults(act=_runs)
+
+    for name, text in (
+        ("retrain", "one more round with all reviews given so far"),
+        ("resume", "go on with a stopped or failed run"),
+    ):
+        again = commands.add_parser(name, help=text)
+        again.add_argument("run", help="id or name of the run")
+        again.set_defaults(act=_again)
+
+    stop = commands.add_parser("stop", help="stop a run; finished rounds stay")
+    stop.add_argument("run", help="id or name of the run")
+    stop.set_defaults(act=_stop)
+
+    export = commands.add_parser("export", help="write preferences, reward model and report of a run")
+    export.add_argument("run", help="id or name of the run")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--without-base-model", action="store_true", help="leave the base model's files out")
+    export.set_defaults(act=_export)
+
+    score = commands.add_parser("score", help="give rewards to the responses of a file")
+    score.add_argument("model", type=Path, metavar="MODEL_DIR", help="a reward_model folder of an export")
+    score.add_argument("file", help="prompt and response columns, or pairs in any importable format")
+    score.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines to write")
+    score.set_defaults(act=_score)
+
+    worker = commands.add_parser("worker", help="run the supervisor here, as a service, until stopped")
+    worker.set_defaults(act=_worker)
+
+    demo = commands.add_parser("demo", help="import the sample and run it")
+    demo.add_argument("--out", type=Path, metavar="DIR", help="export the result there")
+    demo.set_defaults(act=_demo)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = parser().parse_args(arguments)
+    try:
+        return chosen.act(chosen)
+    except SerError as error:
+        print(str(error), file=sys.stderr)
+    except BrokenPipeError:  # `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+    return 1
+
+
+def _import(chosen: argparse.Namespace) -> int:
+    dataset, notes = _imported(Store.open(), chosen.file, chosen.role, chosen.name)
+    print(f"{dataset.name}: {_in_words(dataset)}")
+    for note in notes:
+        print(f"  {note}")
+    return 0
+
+
+def _datasets(_: argparse.Namespace) -> int:
+    for dataset in Store.open().datasets():
+        print(f"{dataset.role:8} {dataset.name}: {_in_words(dataset)}")
+    return 0
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    _check_out(chosen.out)
+    settings: dict[str, Any] = {
+        name: value for name in ("method", "fit", "rounds") if (value := getattr(chosen, name)) is not None
+    }
+    for text in chosen.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SerError(f"--set {text!r} has no value. Write --set name=value.")
+        settings[name.strip()] = value
+    config = from_preset(chosen.preset).changed(settings)
+    store = Store.open()
+    named: dict[str, str] = {}
+    for role in ROLES:
+        source = getattr(chosen, role)
+        if source:
+            named[role] = _stored(store, source, role).id
+    run = jobs.submit(store, config, named["seed"], named["pool"], named.get("heldout"), chosen.name)
+    return _follow(store, run, chosen.out)
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    _check_out(chosen.out)
+    store = Store.open()
+    sets = {role: _stored(store, str(SAMPLES / f"sample-{role}.jsonl"), role) for role in ROLES}
+    run = jobs.submit(
+        store, from_preset(DEFAULT_PRESET), sets["seed"].id, sets["pool"].id, sets["heldout"].id, "Sample"
+    )
+    return _follow(store, run, chosen.out)
+
+
+def _runs(_: argparse.Namespace) -> int:
+    for run in Store.open().runs():
+        print(f"{run.id}  {run.status:11} {run.created_at[:16]}  {run.name}  {run.error or run.stopped_because or ''}")
+    return 0
+
+
+def _again(chosen: argparse.Namespace) -> int:
+    store = Store.open()
+    run = store.run(chosen.run)
+    last = store.events(run.id, last=1)
+    (jobs.retrain if chosen.command == "retrain" else jobs.resume)(store, run.id)
+    return _follow(store, run, None, last[-1].seq if last else 0)
+
+
+def _stop(chosen: argparse.Namespace) -> int:
+    store = Store.open()
+    run = store.run(chosen.run)
+    jobs.stop(store, run.id)
+    print(f"Run {run.id} {'is asked to stop' if run.status in ACTIVE else f'was not active ({run.status})'}.")
+    return 0
+
+
+def _export(chosen: argparse.Namespace) -> int:
+    from ser_backend import export
+
+    store = Store.open()
+    done = export.write(store, store.run(chosen.run).id, chosen.out, not chosen.without_base_model)
+    counts = ", ".join(f"{count:,} {origin}" for origin, count in done.counts.items())
+    print(f"{done.folder}: {counts}")
+    return 0
+
+
+def _score(chosen: argparse.Namespace) -> int:
+    from ser_backend.scoring import score_file
+
+    with _Bar("Scoring") as bar:
+        done, problems = score_file(chosen.model, chosen.file, chosen.out, bar.show)
+    print(f"{chosen.out}: rewards for {done:,} rows" + (f"; {problems:,} rows could not be used" if problems else ""))
+    return 0
+
+
+def _worker(_: argparse.Namespace) -> int:
+    from ser_backend import supervisor
+
+    sys.argv = sys.argv[:1]
+    return supervisor.main()
+
+
+def _follow(store: Store, run: Run, out: Path | None, after: int = 0) -> int:
+    """Print a run's events until its job ends; Ctrl+C asks it to stop."""
+    job = store.jobs(run=run.id)[-1]
+    print(f"Run {run.id} ({run.name})")
+    if (place := store.queue_position(run.id) or 0) > 1 or len(jobs.active(store)) > 1:
+        print(f"  waiting: number {max(place, 1)} in the queue")
+    try:
+        with _Bar("Encoding texts") as bar:
+            while True:
+                ended = store.job(job.id).status not in ACTIVE  # asked first, so that no event is missed
+                for event in store.events(run.id, after):
+                    after = event.seq
+                    _print_event(store, run, event, bar)
+                if ended:
+                    break
+                jobs.ensure_supervisor()
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        jobs.stop(store, run.id)
+        print(f"\nRun {run.id} is asked to stop; finished rounds stay. Go on with: resume {run.id}", file=sys.stderr)
+        return 1
+    job, run = store.job(job.id), store.run(run.id)
+    if job.status == Status.FAILED:
+        raise SerError(job.error or "The run failed.")
+    print(run.stopped_because or f"The run is {run.status}.")
+    if sentence := verdict(store.rounds(run.id)):
+        print(sentence)
+    if out and RunFolder.of(run.id).finished():
+        from ser_backend import export
+
+        export.write(store, run.id, out)
+        print(f"Written to {out}")
+    return 0 if job.status == Status.SUCCEEDED else 1
+
+
+def _print_event(store: Store, run: Run, event: Event, bar: "_Bar") -> None:
+    payload = event.payload
+    if event.kind == "data_prepared":
+        counts = payload["counts"]
+        print(
+            f"  {counts['seed_trained']:,} seed pairs to train on, {counts['heldout_pairs']:,} held out, "
+            f"{counts['pool_open']:,} pool pairs to label"
+        )
+        for note in payload["notes"]:
+            print(f"  {note}")
+    elif event.kind == "encoding_progressed":
+        bar.show(payload["done"], payload["total"])
+    elif event.kind == "texts_encoded":
+        bar.clear()
+        print(f"  {payload['responses']:,} texts read ({payload['computed']:,} new) in {payload['seconds']:.1f} s")
+    elif event.kind == "round_finished":
+        round_ = next(r for r in store.rounds(run.id) if r.index == event.round)
+        print(
+            f"  round {round_.index}: accuracy {round_.heldout}; control {round_.control}; "
+            f"kept {round_.n_kept:,} of {round_.n_pool:,}; {round_.why}; {round_.seconds:.1f} s"
+        )
+    elif event.kind in ("job_interrupted", "run_resumed"):
+        print(f"  {payload['message']}")
+
+
+def _stored(store: Store, source: str, role: Role) -> Dataset:
+    """An imported data set by name, or a file that is imported now (or was before)."""
+    try:
+        return store.dataset(source)
+    except NotFound:
+        if not Path(source).exists() and "/" not in source and not Path(source).suffix:
+            raise
+    dataset, notes = _imported(store, source, role, None)
+    print(f"{dataset.name}: {_in_words(dataset)}")
+    for note in notes:
+        print(f"  {note}")
+    return dataset
+
+
+def _imported(store: Store, source: str, role: Role, name: str | None) -> tuple[Dataset, list[str]]:
+    from ser_backend.ingest import import_source
+
+    with _Bar(f"Importing {Path(source).name}") as bar:
+        found = import_source(store, source, role, name=name, progress=bar.show)
+    return found.dataset, found.notes
+
+
+def _in_words(dataset: Dataset) -> str:
+    return (
+        f"{dataset.n_pairs:,} pairs, {dataset.n_responses:,} distinct responses, {dataset.n_groups:,} prompt groups, "
+        f"{dataset.n_problems:,} rows left out"
+    )
+
+
+def _check_out(out: Path | None) -> None:
+    """Before the work, not after it."""
+    if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SerError(f"{out} exists already and is not an empty folder. Give a folder that does not exist yet.")
+
+
+class _Bar:
+    """A progress bar on standard error; silent where that is not a terminal."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.shown, self.started = title, False, time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        if sys.stderr.isatty() and total:
+            width = max(10, min(30, shutil.get_terminal_size().columns - len(self.title) - 30))
+            filled = width * done // total
+            left = (time.monotonic() - self.started) * (total - done) / done if done else 0
+            bar = "#" * filled + "." * (width - filled)
+            sys.stderr.write(f"\r  {self.title} [{bar}] {done:,}/{total:,}, {left:.0f} s left ")
+            sys.stderr.flush()
+            self.shown = True
+
+    def clear(self) -> None:
+        if self.shown:
+            sys.stderr.write("\r\033[K")
+            self.shown = False
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()

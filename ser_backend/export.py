@@ -1,0 +1,266 @@
+"""A run taken home: preference data with provenance, the reward model with its card, the report; or one zip of it all.
+
+Which labels: the seed's, the reviews, and the kept self-labels of the rounds in force. Ties are counted, not exported:
+chosen/rejected has no place for them. Held-out labels stay out, so that they can go on measuring.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ser_backend import home
+from ser_backend.errors import SerError
+from ser_backend.metrics import sigmoid
+from ser_backend.pairs import PairSet
+from ser_backend.records import Pair
+from ser_backend.report import report, verdict
+from ser_backend.review import Desk
+from ser_backend.reward_model import HeadModel
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store, in_force
+
+BLOCK = 1_000  # pairs read at a time
+
+SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("origin", pa.string()),  # human: the seed; review: given here; self: by the reward model
+        ("round", pa.int32()),  # that kept the self-label, or after which the review was given; null for the seed
+        ("confidence", pa.float32()),  # self-labels: sigmoid(|margin|) of the model in force, not calibrated
+        ("annotator", pa.string()),
+        ("pair", pa.string()),
+        ("group", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    folder: Path
+    counts: dict[str, int]
+
+
+def summary(store: Store, run_id: str) -> dict[str, int]:
+    """Labels by origin (human, review, self) and the ties that are left out."""
+    found = _Labels(store, run_id)
+    return {
+        "human": int((found.seed_said != 0).sum()),
+        "review": sum(said in ("a", "b") for said, _ in found.reviewed.values()),
+        "self": len(found.self_rows),
+        "ties": int((found.seed_said == 0).sum()) + sum(said == "tie" for said, _ in found.reviewed.values()),
+    }
+
+
+def preferences(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+    """One dict a label, with the columns of SCHEMA: the seed's, then the reviews, then the self-labels."""
+    found = _Labels(store, run_id)
+    rows = np.flatnonzero(found.seed_said)
+    for block in _blocks(rows):
+        for pair, said in zip(found.seed.pairs(block), found.seed_said[block], strict=True):
+            yield _row(pair, said > 0, "human", None, None, None)
+    said_by = {row: answer for row, answer in zip(found.review_rows, found.reviewed.values(), strict=True)}
+    decided = np.array([row for row, (said, _) in said_by.items() if said != "tie"], dtype=np.int64)
+    for block in _blocks(decided):
+        for row, pair in zip(block, found.pool.pairs(block), strict=True):
+            said, review = said_by[int(row)]
+            yield _row(pair, said == "a", "review", review.round, None, review.annotator)
+    for block in _blocks(found.self_rows):
+        for row, pair in zip(block, found.pool.pairs(block), strict=True):
+            confidence = float(sigmoid(np.abs(found.margin[row])))
+            yield _row(pair, found.self_said[row] > 0, "self", int(found.kept_round[row]), confidence, None)
+
+
+def write_preferences(store: Store, run_id: str, path: Path) -> None:
+    """By the suffix of `path`: .jsonl or .parquet."""
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise SerError(
+            f"{path.name} ends in neither .jsonl nor .parquet, so its format is unknown. Choose one of the two."
+        )
+    with home.atomic_file(path) as temporary:
+        rows = preferences(store, run_id)
+        if path.suffix == ".jsonl":
+            with temporary.open("w", encoding="utf-8") as file:
+                for row in rows:
+                    # a lone surrogate or U+2028 in a text must not break the file for other readers
+                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
+            return
+        with pq.ParquetWriter(temporary, SCHEMA) as writer:
+            block: list[dict[str, Any]] = []
+            for row in rows:
+                block.append(row)
+                if len(block) == BLOCK:
+                    writer.write_table(pa.Table.from_pylist(block, SCHEMA))
+                    block = []
+            writer.write_table(pa.Table.from_pylist(block, SCHEMA))
+
+
+def model(run_id: str) -> HeadModel:
+    """The reward model in force. Raises SerError when no round is finished."""
+    folder = RunFolder.of(run_id)
+    finished = folder.finished()
+    if not finished:
+        raise SerError(
+            "This run has no finished round yet, so there is no reward model. Wait for its seed model (round 0)."
+        )
+    basis = folder.arrays("basis")
+    weights = folder.round_arrays(finished[-1], "weights")["weights"][0]
+    return HeadModel.from_components(weights, basis["mean"], basis["directions"], folder.json("encoder"))
+
+
+def write(store: Store, run_id: str, out: Path, with_base_model: bool = True) -> Exported:
+    """preferences.jsonl, preferences.parquet, report.json and reward_model/ into the new folder `out`.
+
+    Raises SerError when `out` exists and is not empty; then nothing is written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SerError(f"{out} exists already and is not an empty folder. Give a folder that does not exist yet.")
+    run_id = store.run(run_id).id
+    head = model(run_id)
+    with home.atomic_folder(out) as temporary:
+        write_preferences(store, run_id, temporary / "preferences.jsonl")
+        write_preferences(store, run_id, temporary / "preferences.parquet")
+        facts = report(store, run_id)
+        (temporary / "report.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1))
+        (temporary / "reward_model").mkdir()
+        head.save(temporary / "reward_model", with_base_model)
+        (temporary / "reward_model" / "README.md").write_text(card(store, run_id))
+    return Exported(out, summary(store, run_id))
+
+
+def bundle(store: Store, run_id: str, with_base_model: bool = True) -> Path:
+    """One zip of what `write` writes; made again only when the labels or the model changed since."""
+    folder = RunFolder.of(run_id)
+    last = folder.finished()
+    stamp = f"{last[-1] if last else 'none'}-{len(store.reviews(run_id))}-{'full' if with_base_model else 'light'}"
+    path = folder.path / "exports" / f"ser-studio-{run_id}-{stamp}.zip"
+    if not path.exists():
+        content = path.with_suffix("")
+        written = write(store, run_id, content, with_base_model).folder
+        try:
+            with home.atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+                for file in sorted(written.rglob("*")):
+                    if file.is_file():
+                        # weights do not compress; deflating 90 MB would only take time
+                        how = zipfile.ZIP_STORED if file.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
+                        archive.write(file, f"ser-studio-{run_id}/{file.relative_to(written)}", how)
+        finally:
+            home.remove_folder(content)
+    return path
+
+
+def card(store: Store, run_id: str) -> str:
+    """The model card, Markdown with the front matter that model hubs read."""
+    run, rounds = store.run(run_id), list(RunFolder.of(run_id).rounds())
+    facts = report(store, run_id)
+    counts = summary(store, run_id)
+    force = rounds[facts["best_round"]]
+    precision = Desk(store, run_id).precision()
+    is_control = rounds[-1].promoted == "control"
+    accuracy = force.control if is_control and force.control else force.heldout
+    audited = (
+        f"People agreed with {precision.total} of the audited self-labels (exact 95 % interval; a uniform random sample of "
+        f"{precision.n_kept:,})."
+        if precision.total.n
+        else "No self-label was audited by a person, so their precision is not known."
+    )
+    table = "\n".join(
+        f"| {r.index} | {r.n_train:,} | {r.n_kept:,} | {r.heldout or ''} | {r.control or ''} | {r.why} |"
+        for r in rounds
+    )
+    warnings = "\n".join(f"- {sentence}" for sentence in facts["warnings"]) or "- none"
+    settings = "\n".join(f"- `{name}`: `{value}`" for name, value in run.config.items())
+    return f"""---
+library_name: ser-studio
+tags: [reward-model, preference, self-evolved-reward-learning]
+---
+
+# Reward model {run.id}
+
+A linear Bradley-Terry reward head on the frozen base model `{run.config["base_model"]}`, trained by self-evolved reward
+learning (SER) with SER Studio {facts["versions"]["ser-studio"]}. It gives one number to a prompt and a response; only
+differences between responses to the same prompt mean anything.
+
+**Accuracy on held-out pairs: {accuracy}**{" (the control: people's labels only)" if is_control else ""}.
+{verdict(rounds) or ""}
+
+## Labels
+{counts["human"]:,} from the seed, {counts["review"]:,} reviews, {counts["self"]:,} self-labels; {counts["ties"]:,} ties left
+out. {audited}
+
+## Rounds
+| round | pairs trained on | newly self-labelled | held-out accuracy | control | outcome |
+|---|---|---|---|---|---|
+{table}
+
+The model of round {force.index} is the one in this folder. The run ended: {run.stopped_because or "not finished"}
+
+## Warnings
+{warnings}
+
+## Use
+```
+python -m ser_backend score reward_model FILE --out rewards.jsonl
+```
+
+## Settings
+{settings}
+"""
+
+
+class _Labels:
+    """The labels in force of one run; the newest answer of a reviewed pair counts."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        run, folder = store.run(run_id), RunFolder.of(run_id)
+        self.seed, self.pool = PairSet.open(run.seed), PairSet.open(run.pool)
+        self.seed_said = self.seed.preferred().copy()
+        finished = folder.finished()
+        if not finished:
+            raise SerError("This run has no finished round yet, so there is nothing to export. Wait for round 0.")
+        if not run.heldout:
+            # held-out seed pairs measure the model; as training data they would spoil the figure for whoever comes next
+            self.seed_said[folder.arrays("data", "heldout_rows")["heldout_rows"]] = 0
+        arrays = folder.round_arrays(finished[-1], "kept_round", "preferred", "reward_a", "reward_b")
+        self.kept_round, self.self_said = arrays["kept_round"][0], arrays["preferred"][0]
+        self.margin = arrays["reward_a"] - arrays["reward_b"]
+        newest = {review.pair: review for review in in_force(store.reviews(run_id)) if review.preferred}
+        rows = self.pool.rows_of(list(newest))
+        known = {row: review for row, review in zip(rows, newest.values(), strict=True) if row is not None}
+        self.review_rows = list(known)
+        self.reviewed = {review.pair: (review.preferred, review) for review in known.values()}
+        unreviewed = self.kept_round > 0
+        unreviewed[self.review_rows] = False
+        self.self_rows = np.flatnonzero(unreviewed)
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for begin in range(0, len(rows), BLOCK):
+        yield rows[begin : begin + BLOCK]
+
+
+def _row(
+    pair: Pair, a_wins: bool, origin: str, round_: int | None, confidence: float | None, annotator: str | None
+) -> dict[str, Any]:
+    chosen, rejected = (pair.response_a, pair.response_b) if a_wins else (pair.response_b, pair.response_a)
+    return {
+        "prompt": chosen.prompt,
+        "chosen": chosen.text,
+        "rejected": rejected.text,
+        "origin": origin,
+        "round": round_,
+        "confidence": confidence,
+        "annotator": annotator,
+        "pair": pair.id,
+        "group": pair.group,
+        "source": pair.source,
+    }

@@ -1,0 +1,378 @@
+"""A source (file, folder, hub data set) -> a stored data set and the list of rows that could not be used.
+
+The only package that knows foreign column names (shapes) and file formats (readers). A labelled role keeps the labels
+of its source; a pool drops them here, at the door: they are written nowhere, and nothing written depends on them.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from ser_backend import pairs
+from ser_backend.errors import NotFound, SerError
+from ser_backend.ingest.readers import Broken, Item, Source, open_source
+from ser_backend.ingest.shapes import (
+    Extracted,
+    Mapping,
+    Reason,
+    check_mapping,
+    describe,
+    extract,
+    list_of,
+    recognise,
+    recognise_single,
+    unlabelled_raw,
+)
+from ser_backend.pairs import PairSet, PairWriter
+from ser_backend.records import ROLES, Dataset, Preferred, Problem, Role, pair_id, response_id
+
+__all__ = ["Imported", "Inspection", "Mapping", "Preview", "import_source", "inspect", "read_texts"]
+
+LOOKED_AT = 200  # rows from which the columns are learnt and the preview is taken
+FIRST_PROBLEMS = 5
+PROGRESS_ROWS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A pair as it would be stored; a and b are those of the stored pair."""
+
+    row: int
+    prompt: str
+    response_a: str
+    response_b: str
+    preferred: Preferred | None  # None in a pool
+    group: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the beginning of a source looks like."""
+
+    name: str
+    format: str
+    columns: list[str]
+    mapping: Mapping | None  # None: the layout is not known, the user has to map columns
+    shape: str  # the layout in words
+    has_labels: bool
+    preview: list[Preview]
+    problems: list[Problem]  # the first few
+    examples: list[dict[str, str]]  # the first rows as they stand, values cut, to map columns by
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    dataset: Dataset
+    already_there: bool  # the same pairs in the same role had been imported before; that data set is returned
+    notes: list[str]  # sentences for the user
+
+
+class Catalogue(Protocol):
+    """What ingest needs of the store."""
+
+    def add_dataset(self, dataset: Dataset) -> None: ...
+    def datasets(self) -> list[Dataset]: ...
+
+
+def inspect(path: str | Path, *, mapping: Mapping | None = None, role: Role = "seed", preview: int = 5) -> Inspection:
+    """Reads the first rows only. Raises SerError when the source cannot be read or the mapping does not fit it."""
+    source = open_source(path)
+    beginning = list(islice(source.rows(), LOOKED_AT))
+    columns = _columns(beginning)
+    mapping = _mapping(mapping, columns)
+    objects = [values for _, _, values in beginning if isinstance(values, dict)]
+    labelled = role != "pool" and mapping is not None and mapping.has_labels
+    previews: list[Preview] = []
+    found: list[Problem] = []
+    for file, row, values in beginning:
+        if mapping is None and isinstance(values, dict):
+            continue
+        outcome = _pair_or_problem(values, mapping, labelled, row, file if len(source.files) > 1 else "")
+        if isinstance(outcome, Problem):
+            found.append(outcome)
+        elif len(previews) < preview:
+            previews.append(_preview(outcome, row, labelled))
+    return Inspection(
+        name=source.name,
+        format=source.format,
+        columns=columns,
+        mapping=mapping,
+        shape=describe(mapping, objects[0] if objects else None) if mapping else "a layout that is not known",
+        has_labels=mapping is not None and mapping.has_labels,
+        preview=previews,
+        problems=found[:FIRST_PROBLEMS],
+        examples=[{_shown(name): _shown(value) for name, value in values.items()} for values in objects[:preview]],
+    )
+
+
+def import_source(
+    store: Catalogue,
+    path: str | Path,
+    role: Role,
+    *,
+    name: str | None = None,
+    mapping: Mapping | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Read a source to its end and store its pairs.
+
+    name: of the data set; the file's without suffix when None. progress(done, size) is called now and then, in bytes of
+    text files or rows of tables (size 0: unknown). Raises SerError, and leaves nothing behind, when the source cannot
+    be read, has no usable row, or has no labels although the role needs them.
+    """
+    if role not in ROLES:
+        raise SerError(f"There is no role {role!r}. Choose one of {', '.join(ROLES)}.")
+    source = open_source(path)
+    rows = source.rows()
+    beginning = list(islice(rows, LOOKED_AT))
+    columns = _columns(beginning)
+    mapping = _mapping(mapping, columns)
+    if not beginning:
+        raise SerError(f"{source.name} has no rows. Give a source with at least one pair.")
+    if mapping is None:
+        if not columns:
+            _refuse_all(source, _as_problem(beginning[0], role))
+        raise SerError(
+            f"The layout of {source.name} is not known: it has {list_of(columns)}. "
+            "Say which columns hold the prompt and the two responses, and which says what is preferred."
+        )
+    if role != "pool" and not mapping.has_labels:
+        kind = "seed" if role == "seed" else "held-out"
+        raise SerError(
+            f"{source.name} says nowhere which response is preferred, and a {kind} set needs that. "
+            "Map the column that says it, or import the source as a pool."
+        )
+    notes: list[str] = []
+    if role == "pool" and mapping.has_labels:
+        notes.append("The source has labels; a pool keeps none, so they were dropped and stored nowhere.")
+    if source.format in ("Parquet", "Arrow"):
+        beginning, rows = [], source.rows(mapping.columns())
+    with PairWriter(role) as writer:
+        _read_all(source, beginning, rows, mapping, writer, progress)
+        dataset = writer.finish(_stem(name or source.name), _lineage(source, mapping, role))
+        if not dataset.n_pairs:
+            _refuse_all(source, writer.first_problem)
+        known = list(store.datasets())
+        there = next((old for old in known if old.id == dataset.id), None)
+        if there is not None:
+            if not _has_files(there.id):
+                writer.rename(there.name)
+                writer.publish()
+            notes.insert(
+                0, f"The same pairs are stored already, in the same role, as {there.name!r}; nothing was added."
+            )
+            return Imported(there, True, notes)
+        if (free := _free_name(dataset.name, {old.name for old in known})) != dataset.name:
+            notes.append(f"The name {dataset.name!r} was taken, so this data set is called {free!r}.")
+            dataset = writer.rename(free)
+        writer.publish()
+    try:
+        store.add_dataset(dataset)
+    except BaseException:
+        if not any(old.id == dataset.id for old in store.datasets()):  # another import of the same may have won
+            pairs.delete(dataset.id)
+        raise
+    notes += _said_of(dataset) + _overlaps(dataset, known)
+    return Imported(dataset, False, notes)
+
+
+def _read_all(
+    source: Source,
+    beginning: Sequence[Item],
+    rest: Iterator[Item],
+    mapping: Mapping,
+    writer: PairWriter,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    labelled = writer.role != "pool"
+    several = len(source.files) > 1
+    n = 0
+    queue = deque(beginning)
+    while True:
+        item = queue.popleft() if queue else next(rest, None)
+        if item is None:
+            break
+        file, row, values = item
+        found = _pair_or_problem(values, mapping, labelled, row, file if several else "")
+        if isinstance(found, Problem):
+            writer.reject(found)
+        else:
+            writer.add(
+                found.prompt,
+                found.first,
+                found.second,
+                found.preferred,
+                row=row,
+                source=f"{file}:{row}",
+                group=found.group,
+                domain=found.domain,
+            )
+        n += 1
+        if progress and n % PROGRESS_ROWS == 0:
+            progress(source.done, source.size)
+    if progress:
+        progress(source.done, source.size)
+
+
+def _pair_or_problem(
+    values: dict[str, Any] | Broken, mapping: Mapping | None, labelled: bool, row: int, file: str
+) -> Extracted | Problem:
+    """file: named in the message where a source has several. Not labelled: nothing here depends on the labels."""
+    where = f"{file}: " if file else ""
+    if isinstance(values, Broken):
+        if not labelled:
+            return Problem(row, "", where + values.message)
+        return Problem(row, "", f"{where}{values.message} {values.detail}".rstrip(), values.raw[: pairs.RAW_CHARS])
+    assert mapping is not None
+    found = extract(values, mapping, labelled)
+    if isinstance(found, Reason):
+        raw = json.dumps(values, ensure_ascii=False, default=str) if labelled else unlabelled_raw(values, mapping)
+        return Problem(row, found.field, where + found.message, raw[: pairs.RAW_CHARS])
+    return found
+
+
+def _as_problem(item: Item, role: Role) -> Problem | None:
+    _, row, values = item
+    if isinstance(values, dict):
+        return Problem(row, "", "The row has no fields.")
+    return Problem(row, "", values.message if role == "pool" else f"{values.message} {values.detail}".rstrip())
+
+
+def _refuse_all(source: Source, first: Problem | None) -> None:
+    why = (
+        f" The first problem is in row {first.row}{f', {first.field}' if first.field else ''}: {first.message}"
+        if first
+        else ""
+    )
+    raise SerError(f"No row of {source.name} can be used, so nothing was imported.{why}")
+
+
+def _columns(beginning: Sequence[Item]) -> list[str]:
+    names = dict.fromkeys(name for _, _, values in beginning if isinstance(values, dict) for name in values)
+    return [name for name in names if name]
+
+
+def _mapping(given: Mapping | None, columns: list[str]) -> Mapping | None:
+    if given is None:
+        return recognise(columns)
+    check_mapping(given, columns)
+    return given
+
+
+def _preview(found: Extracted, row: int, labelled: bool) -> Preview:
+    first, second = response_id(found.prompt, found.first), response_id(found.prompt, found.second)
+    first_is_a = (first < second) == pairs.smaller_is_a(pair_id(first, second))
+    a, b = (found.first, found.second) if first_is_a else (found.second, found.first)
+    preferred: Preferred | None = None
+    if labelled:
+        sign = found.preferred if first_is_a else -found.preferred
+        preferred = "a" if sign > 0 else "b" if sign < 0 else "tie"
+    return Preview(row, found.prompt, a, b, preferred, found.group or found.prompt, found.domain)
+
+
+def _lineage(source: Source, mapping: Mapping, role: Role) -> dict[str, Any]:
+    if role == "pool":
+        first, second = sorted((mapping.first, mapping.second))
+        mapping = replace(mapping, shape="ab", first=first, second=second, preferred=None)
+    return {
+        "file": source.name,
+        "sha256": source.sha256(),
+        "format": source.format,
+        "mapping": asdict(mapping),
+    }
+
+
+def _stem(name: str) -> str:
+    """hh.jsonl.gz -> hh; the name given by the user, or that of a hub set, has no such suffix."""
+    path = Path(name)
+    while path.suffix.lower() in (".gz", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow"):
+        path = Path(path.stem)
+    return str(path).strip() or name
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    free, n = name, 1
+    while free in taken:
+        n += 1
+        free = f"{name} ({n})"
+    return free
+
+
+def _has_files(dataset_id: str) -> bool:
+    try:
+        PairSet.open(dataset_id)
+    except NotFound:
+        return False
+    return True
+
+
+def _said_of(dataset: Dataset) -> list[str]:
+    notes = []
+    if dataset.n_problems:
+        notes.append(f"{dataset.n_problems:,} rows were left out; the problem list says which and why.")
+    if dataset.n_ties:
+        notes.append(f"{dataset.n_ties:,} of {dataset.n_pairs:,} pairs are ties.")
+    return notes
+
+
+def _overlaps(dataset: Dataset, known: Sequence[Dataset]) -> list[str]:
+    """A sentence for each stored set that shares pairs or groups with this one."""
+    new, notes = PairSet.open(dataset.id), []
+    for old in known:
+        try:
+            shared = pairs.overlap(new, PairSet.open(old.id))
+        except NotFound:
+            continue
+        same, group = len(shared.same_content), len(shared.same_group)
+        if same or group:
+            notes.append(
+                f"{same:,} of {dataset.n_pairs:,} pairs are also in {old.name!r} ({old.role}), "
+                f"and {group:,} belong to a prompt or group that is there as well."
+            )
+    return notes
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()[:200]
+
+
+def read_texts(path: str | Path) -> Iterator[tuple[int, str, dict[str, str]] | Problem]:
+    """(row, prompt, {what it is: text}) for every row of a source, in its order; for files to be given rewards.
+
+    A pair gives two texts ("chosen", "rejected", or "response_a", "response_b"), a row with a column named response (or
+    completion, answer, output, text) gives one. Raises SerError when neither is found.
+    """
+    source = open_source(path)
+    rows = source.rows()
+    beginning = list(islice(rows, LOOKED_AT))
+    columns = _columns(beginning)
+    mapping = recognise(columns)
+    single = recognise_single(columns)
+    if mapping is None and single is None:
+        raise SerError(
+            f"{source.name} has {list_of(columns) or 'no columns'}; needed are a pair (prompt, chosen, rejected, or "
+            "response_a, response_b), or prompt and response. Rename the columns."
+        )
+    for file, row, values in chain(beginning, rows):
+        if mapping is not None:
+            found = _pair_or_problem(values, mapping, False, row, file if len(source.files) > 1 else "")
+            if isinstance(found, Problem):
+                yield found
+            else:
+                names = ("chosen", "rejected") if mapping.shape == "chosen_rejected" else ("response_a", "response_b")
+                yield row, found.prompt, dict(zip(names, (found.first, found.second), strict=True))
+        elif isinstance(values, Broken):
+            yield Problem(row, "", values.message)
+        else:
+            assert single is not None
+            prompt, text = (values.get(name) if name else "" for name in single)
+            if isinstance(prompt, str) and isinstance(text, str) and text.strip():
+                yield row, prompt, {"response": text}
+            else:
+                yield Problem(row, single[1], "The prompt and the response must be texts, and the response not empty.")

@@ -1,0 +1,550 @@
+"""Imported pairs: one folder of memory-mapped Arrow files per data set, found by the hash of its content.
+
+Knows texts, groups and (in a seed or held-out set) labels. Knows neither the file formats the pairs came from nor the
+database. A pool's folder has no label file, and nothing in it depends on which response its source preferred.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ser_backend import home
+from ser_backend.errors import NotFound, SerError
+from ser_backend.records import Dataset, Pair, Preferred, Problem, Response, Role, pair_id, response_id
+
+RESPONSES = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("text", pa.string())])
+PAIRS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("a", pa.int32()),
+        ("b", pa.int32()),
+        ("group", pa.string()),  # "" stands for the prompt, so that a long prompt is not stored a third time
+        ("group_key", pa.uint64()),
+        ("domain", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+LABELS = pa.schema([("preferred", pa.int8())])  # row i labels pair i: +1 a, -1 b, 0 tie
+BATCH_PAIRS, BATCH_CHARS = 8192, 16_000_000  # a record batch ends at whichever comes first
+FULL_PROBLEMS, RAW_CHARS = 10_000, 2_000  # problems that keep their raw row, and how much of it
+ABANDONED_S = 24 * 3600  # a temporary folder this old belongs to an import that was killed
+PREFERRED: dict[Preferred, int] = {"a": 1, "b": -1, "tie": 0}
+
+
+def group_key(text: str) -> int:
+    """8 bytes of BLAKE2b of the text, outer white space ignored; the same in every data set."""
+    data = text.strip().encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def smaller_is_a(pair: str) -> bool:
+    """Whether the response with the smaller id is response a: a coin thrown by the pair's content, blind to labels.
+
+    A hash of its own, so that it says nothing about the bits of the pair id (which others may split by).
+    """
+    return hashlib.blake2b(pair.encode(), digest_size=1, person=b"order").digest()[0] & 1 == 0
+
+
+class PairSet:
+    """A data set on disk. Opening reads meta.json and maps the files; texts are read row by row when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        self.id: str = meta["id"]
+        self.name: str = meta["name"]
+        self.role: Role = meta["role"]
+        self.n_pairs: int = meta["n_pairs"]
+        self.n_responses: int = meta["n_responses"]
+        self.lineage: dict[str, Any] = meta["lineage"]
+
+    @classmethod
+    def open(cls, dataset_id: str) -> "PairSet":
+        """Raises NotFound when there is no such folder or it is damaged."""
+        folder = _folder(dataset_id)
+        try:
+            return cls(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise NotFound(
+                f"The files of the data set {dataset_id!r} are damaged ({error}). "
+                "Delete the data set and import its source again."
+            ) from error
+
+    @cached_property
+    def response_a(self) -> np.ndarray:
+        """int32 (n_pairs,): row of response a in the responses table."""
+        return self._pairs.column("a").to_numpy()
+
+    @cached_property
+    def response_b(self) -> np.ndarray:
+        """int32 (n_pairs,): row of response b in the responses table."""
+        return self._pairs.column("b").to_numpy()
+
+    @cached_property
+    def response_keys(self) -> np.ndarray:
+        """S32 (n_responses,): hexadecimal response ids."""
+        return _hex_ids(self._responses.column("id"))
+
+    @cached_property
+    def pair_keys(self) -> np.ndarray:
+        """S32 (n_pairs,): hexadecimal pair ids."""
+        return _hex_ids(self._pairs.column("id"))
+
+    @cached_property
+    def group_keys(self) -> np.ndarray:
+        """uint64 (n_pairs,): see group_key."""
+        return self._pairs.column("group_key").to_numpy()
+
+    def responses(self, rows: Sequence[int] | np.ndarray) -> list[Response]:
+        return [Response(**row) for row in _take(self._responses, rows)]
+
+    def pairs(self, rows: Sequence[int] | np.ndarray) -> list[Pair]:
+        """Whole records, in the order asked for; only these rows are read."""
+        records = _take(self._pairs, rows)
+        wanted = sorted({record[side] for record in records for side in "ab"})
+        by_row = dict(zip(wanted, self.responses(wanted), strict=True))
+        return [
+            Pair(
+                id=record["id"],
+                response_a=by_row[record["a"]],
+                response_b=by_row[record["b"]],
+                group=record["group"] or by_row[record["a"]].prompt,
+                domain=record["domain"],
+                source=record["source"],
+            )
+            for record in records
+        ]
+
+    def rows_of(self, pair_ids: Sequence[str]) -> list[int | None]:
+        """The row of each pair id; None for one that is not in this set."""
+        keys, order = self.pair_keys, self._pair_order
+        wanted = np.array([pair.encode("ascii", "replace") for pair in pair_ids], dtype=bytes)
+        places = np.searchsorted(keys, wanted, sorter=order)
+        rows = order[np.minimum(places, len(order) - 1)]
+        return [int(row) if keys[row] == key else None for row, key in zip(rows, wanted, strict=True)]
+
+    def preferred(self) -> np.ndarray:
+        """int8 (n_pairs,): +1 response a, -1 response b, 0 tie. Raises SerError for a pool, which has no labels."""
+        if self.role == "pool":
+            raise SerError(
+                f"The data set {self.name!r} is a pool, and a pool keeps no labels. "
+                "Import the file as a seed or held-out set if its labels are to be used."
+            )
+        return _read(self.folder / "labels.arrow").column("preferred").to_numpy()
+
+    def domains(self) -> list[str]:
+        """The domain of every pair; "" where the source names none."""
+        column = self._pairs.column("domain").combine_chunks().dictionary_encode()
+        names = column.dictionary.to_pylist()
+        return [names[code] for code in column.indices.to_numpy()]
+
+    def sources(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        return [record["source"] for record in _take(self._pairs.select(["source"]), rows)]
+
+    @cached_property
+    def _pairs(self) -> pa.Table:
+        return _read(self.folder / "pairs.arrow")
+
+    @cached_property
+    def _responses(self) -> pa.Table:
+        return _read(self.folder / "responses.arrow")
+
+    @cached_property
+    def _pair_order(self) -> np.ndarray:
+        return np.argsort(self.pair_keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Rows of a pool that another set also knows. Both int64, ascending."""
+
+    same_content: np.ndarray  # the same two responses to the same prompt
+    same_group: np.ndarray  # the same group (the same prompt, where the sources name no groups)
+
+
+def overlap(pool: PairSet, other: PairSet) -> Overlap:
+    return Overlap(
+        same_content=np.flatnonzero(np.isin(pool.pair_keys, other.pair_keys)),
+        same_group=np.flatnonzero(np.isin(pool.group_keys, other.group_keys)),
+    )
+
+
+def delete(dataset_id: str) -> None:
+    """Removes the folder. Raises NotFound when there is none."""
+    shutil.rmtree(_folder(dataset_id))
+
+
+def export_problems(dataset_id: str) -> Path:
+    """The problems.jsonl of a data set: one rejected row a line, with row, field, message and raw."""
+    return _folder(dataset_id) / "problems.jsonl"
+
+
+def problems(dataset_id: str, limit: int = 100) -> list[Problem]:
+    """The first `limit` rejected rows."""
+    with export_problems(dataset_id).open(encoding="utf-8") as lines:
+        return [Problem(**json.loads(line)) for line, _ in zip(lines, range(limit), strict=False)]
+
+
+class PairWriter:
+    """Streams pairs to disk; each distinct response and each distinct pair is stored once.
+
+    Use: `with PairWriter("seed") as writer:` then add and reject rows, finish, publish. Until publish nothing is
+    visible; leaving the block without it removes everything. Memory: the current batch, and about 100 bytes a pair.
+
+    The same pair twice: the first row is kept and the later one becomes a problem that names it. The same pair with
+    another label is a contradiction: both rows are left out, since nothing says which is right, and so the result does
+    not depend on the order of the rows. (A pool has no labels and so no contradictions.)
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role: Role = role
+        self.n_problems = 0
+        self.first_problem: Problem | None = None
+        self._buffer: list[tuple[str, str, str, str, str, str, int, str, int, str, str, int]] = []
+        self._buffer_chars = 0
+        self._problems: list[Problem] = []
+        self._pair_index, self._response_index = _FirstSeen(), _FirstSeen()
+        self._rows = array("q")  # per pair: row of the source
+        self._labels = array("b")  # per pair
+        self._contradicted: dict[int, int] = {}  # pair -> the source row that first contradicts it
+        self._ids: list[np.ndarray] = []  # per batch (n, 2) uint64: pair ids
+        self._group_keys: list[np.ndarray] = []
+        self._domain_keys: list[np.ndarray] = []
+        self._n_responses = 0
+
+    def __enter__(self) -> "PairWriter":
+        _remove_abandoned(home.datasets_dir())
+        self.folder = Path(tempfile.mkdtemp(dir=home.datasets_dir(), prefix=".import."))
+        self._files = {name: pa.OSFile(str(self.folder / f"{name}.arrow"), "wb") for name in ("responses", "pairs")}
+        self._responses_out = pa.ipc.new_stream(self._files["responses"], RESPONSES)
+        self._pairs_out = pa.ipc.new_stream(self._files["pairs"], PAIRS)
+        self._problems_out = (self.folder / "problems.jsonl").open("w", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (*self._files.values(), self._problems_out):
+            if not file.closed:
+                file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(
+        self,
+        prompt: str,
+        first: str,
+        second: str,
+        preferred: int,
+        *,
+        row: int,
+        source: str,
+        group: str = "",
+        domain: str = "",
+    ) -> None:
+        """One pair as its source has it. preferred: +1 first, -1 second, 0 tie; a pool ignores it.
+
+        group "" means: pairs of one prompt are one group, and a pair without a prompt is a group of its own.
+        The texts must be encodable as UTF-8 and differ by more than outer white space.
+        """
+        first_id, second_id = response_id(prompt, first), response_id(prompt, second)
+        pair = pair_id(first_id, second_id)
+        if (first_id < second_id) == smaller_is_a(pair):
+            record = (pair, first_id, second_id, prompt, first, second, preferred)
+        else:
+            record = (pair, second_id, first_id, prompt, second, first, -preferred)
+        if not group and not prompt.strip():
+            group = pair
+        key = group_key(group or prompt)
+        self._buffer.append((*record, group, key, domain, source, row))
+        self._buffer_chars += len(prompt) + len(first) + len(second)
+        if len(self._buffer) >= BATCH_PAIRS or self._buffer_chars >= BATCH_CHARS:
+            self._flush()
+
+    def reject(self, problem: Problem) -> None:
+        """Note a rejected row. The raw row is cut, and left out after the first FULL_PROBLEMS problems."""
+        self.n_problems += 1
+        raw = problem.raw[:RAW_CHARS] if self.n_problems <= FULL_PROBLEMS else ""
+        problem = Problem(problem.row, _printable(problem.field), _printable(problem.message), _printable(raw))
+        self.first_problem = self.first_problem or problem
+        self._problems.append(problem)
+        if len(self._problems) >= BATCH_PAIRS:
+            self._flush()
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs kept so far."""
+        return len(self._rows) - len(self._contradicted) + len(self._buffer)
+
+    def finish(self, name: str, lineage: dict[str, Any]) -> Dataset:
+        """Close the files and say what they hold. The id follows from role, pairs, labels, groups and domains."""
+        with home.disk_full_in_words(self.folder):
+            self._flush()
+            self._pairs_out.close()
+            self._responses_out.close()
+            for file in self._files.values():
+                file.close()
+            kept = self._leave_out_contradictions()
+            self._write_problems()
+            self._problems_out.close()
+            labels = np.frombuffer(self._labels, dtype=np.int8)[kept]
+            if self.role != "pool":
+                with pa.OSFile(str(self.folder / "labels.arrow"), "wb") as file, pa.ipc.new_stream(file, LABELS) as out:
+                    out.write_batch(pa.record_batch([labels], schema=LABELS))
+            group_keys = _concatenate(self._group_keys)[kept]
+            self.dataset = Dataset(
+                id=self._content_id(kept),
+                name=name,
+                role=self.role,
+                n_pairs=int(kept.sum()),
+                n_responses=self._n_responses,
+                n_groups=len(np.unique(group_keys)),
+                n_ties=int((labels == 0).sum()) if self.role != "pool" else 0,
+                n_problems=self.n_problems,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                lineage=lineage,
+            )
+            self._write_meta()
+        return self.dataset
+
+    def rename(self, name: str) -> Dataset:
+        """After finish, before publish."""
+        self.dataset = replace(self.dataset, name=name)
+        self._write_meta()
+        return self.dataset
+
+    def publish(self) -> None:
+        """Put the finished folder in its place, all of it or nothing."""
+        with home.atomic_folder(home.datasets_dir() / self.dataset.id) as folder:
+            for file in self.folder.iterdir():
+                file.rename(folder / file.name)
+
+    def _write_meta(self) -> None:
+        meta = json.dumps(asdict(self.dataset), ensure_ascii=False, indent=1)
+        (self.folder / "meta.json").write_text(meta + "\n", encoding="utf-8")
+
+    def _flush(self) -> None:
+        with home.disk_full_in_words(self.folder):
+            if self._buffer:
+                self._write_pairs()
+            self._write_problems()
+
+    def _write_pairs(self) -> None:
+        columns = list(zip(*self._buffer, strict=True))
+        pairs, ids_a, ids_b, prompts, texts_a, texts_b, labels, groups, keys, domains, sources, rows = columns
+        self._buffer.clear()
+        self._buffer_chars = 0
+        n_before = len(self._rows)
+        ids = _as_integers(pairs)
+        place, new_pairs = self._pair_index.add(ids[:, 0], n_before)
+        new = new_pairs.tolist()
+        self._rows.extend(rows[i] for i in new)
+        self._labels.extend([0] * len(new) if self.role == "pool" else [labels[i] for i in new])
+        for i in np.setdiff1d(np.arange(len(pairs)), new_pairs).tolist():
+            self._repeated(int(place[i]), labels[i], rows[i], prompts[i], texts_a[i], texts_b[i])
+        if not new:
+            return
+        both = [side[i] for i in new for side in (ids_a, ids_b)]
+        response_rows, unseen = self._response_index.add(_as_integers(both)[:, 0], self._n_responses)
+        new_responses = unseen.tolist()
+        self._n_responses += len(new_responses)
+        at = [(new[i // 2], texts_b if i % 2 else texts_a) for i in new_responses]
+        stored = [[both[i] for i in new_responses], [prompts[i] for i, _ in at], [texts[i] for i, texts in at]]
+        self._responses_out.write_batch(pa.record_batch([pa.array(c, pa.string()) for c in stored], schema=RESPONSES))
+        group_keys = np.array([keys[i] for i in new], dtype=np.uint64)
+        written = [
+            pa.array([pairs[i] for i in new], pa.string()),
+            pa.array(response_rows[0::2].astype(np.int32)),
+            pa.array(response_rows[1::2].astype(np.int32)),
+            pa.array([groups[i] for i in new], pa.string()),
+            pa.array(group_keys),
+            pa.array([domains[i] for i in new], pa.string()),
+            pa.array([sources[i] for i in new], pa.string()),
+        ]
+        self._pairs_out.write_batch(pa.record_batch(written, schema=PAIRS))
+        self._ids.append(ids[new_pairs])
+        self._group_keys.append(group_keys)
+        self._domain_keys.append(np.array([group_key(domains[i]) if domains[i] else 0 for i in new], dtype=np.uint64))
+
+    def _repeated(self, pair: int, label: int, row: int, prompt: str, text_a: str, text_b: str) -> None:
+        first = self._rows[pair]
+        if self.role == "pool" or label == self._labels[pair]:
+            message = f"The same pair as row {first}, which is kept; a pair counts once."
+        else:
+            self._contradicted.setdefault(pair, row)
+            message = (
+                f"The same pair as row {first} with another preference; "
+                "both rows were left out, since nothing says which is right."
+            )
+        self.reject(Problem(row, "", message, _raw_pair(prompt, text_a, text_b)))
+
+    def _leave_out_contradictions(self) -> np.ndarray:
+        """Rewrite both files without contradicted pairs. Returns bool (pairs written,): which are kept."""
+        kept = np.ones(len(self._rows), dtype=bool)
+        if not self._contradicted:
+            return kept
+        left_out = sorted(self._contradicted)
+        kept[left_out] = False
+        pairs, responses = _read(self.folder / "pairs.arrow"), _read(self.folder / "responses.arrow")
+        for pair, record in zip(left_out, _take(pairs, left_out), strict=True):
+            a, b = _take(responses, [record["a"], record["b"]])
+            message = (
+                f"Row {self._contradicted[pair]} holds the same pair with another preference; "
+                "both rows were left out, since nothing says which is right."
+            )
+            self.reject(Problem(self._rows[pair], "", message, _raw_pair(a["prompt"], a["text"], b["text"])))
+        used = np.zeros(len(responses), dtype=bool)
+        used[pairs.column("a").to_numpy()[kept]] = True
+        used[pairs.column("b").to_numpy()[kept]] = True
+        new_row = (np.cumsum(used) - 1).astype(np.int32)
+        self._n_responses = int(used.sum())
+
+        def renumbered(batch: pa.RecordBatch) -> pa.RecordBatch:
+            for column in ("a", "b"):
+                values = pa.array(new_row[batch.column(column).to_numpy()])
+                batch = batch.set_column(batch.schema.get_field_index(column), PAIRS.field(column), values)
+            return batch
+
+        _rewrite(self.folder / "responses.arrow", used)
+        _rewrite(self.folder / "pairs.arrow", kept, renumbered)
+        return kept
+
+    def _content_id(self, kept: np.ndarray) -> str:
+        """Order of the rows does not matter. Groups and domains count: pairs grouped otherwise are split otherwise."""
+        facts = np.zeros(len(kept), dtype=[("id", "<u8", 2), ("group", "<u8"), ("domain", "<u8"), ("label", "<i8")])
+        if len(kept):
+            facts["id"] = np.concatenate(self._ids)
+        facts["group"], facts["domain"] = _concatenate(self._group_keys), _concatenate(self._domain_keys)
+        facts["label"] = np.frombuffer(self._labels, dtype=np.int8)
+        facts = facts[kept]
+        facts = facts[np.lexsort((facts["id"][:, 1], facts["id"][:, 0]))]
+        return hashlib.blake2b(self.role.encode() + b"\0" + facts.tobytes(), digest_size=16).hexdigest()
+
+    def _write_problems(self) -> None:
+        for problem in sorted(self._problems, key=lambda p: p.row):
+            self._problems_out.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+        self._problems.clear()
+
+
+class _FirstSeen:
+    """64-bit keys -> the row each was first seen at. Sorted runs that double in size: 16 bytes a key, all in numpy.
+
+    64 of the ids' 128 bits: among 10 million distinct texts two meet by accident with probability 3 in a million.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, keys: np.ndarray, first_row: int) -> tuple[np.ndarray, np.ndarray]:
+        """keys: uint64 (n,); new ones get first_row, first_row + 1, ... in their order.
+
+        Returns int64 (n,), the row of each key, and int64 (m,), the positions of the m new ones, ascending.
+        """
+        unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        rows = np.full(len(unique), -1, dtype=np.int64)
+        for run_keys, run_rows in self._runs:
+            places = np.minimum(np.searchsorted(run_keys, unique), len(run_keys) - 1)
+            found = run_keys[places] == unique
+            rows[found] = run_rows[places[found]]
+        unseen = np.flatnonzero(rows < 0)
+        unseen = unseen[np.argsort(first[unseen])]
+        rows[unseen] = np.arange(first_row, first_row + len(unseen))
+        if len(unseen):
+            in_order = np.sort(unseen)
+            self._runs.append((unique[in_order], rows[in_order]))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
+            merged = [np.concatenate(parts) for parts in zip(self._runs.pop(-2), self._runs.pop(), strict=True)]
+            order = np.argsort(merged[0])
+            self._runs.append((merged[0][order], merged[1][order]))
+        return rows[inverse], first[unseen]
+
+
+def _folder(dataset_id: str) -> Path:
+    folder = home.datasets_dir() / dataset_id
+    if not re.fullmatch(r"\w[\w-]*", dataset_id) or not (folder / "meta.json").is_file():
+        raise NotFound(f"There are no files for a data set {dataset_id!r}. Import its source again.")
+    return folder
+
+
+def _read(path: Path) -> pa.Table:
+    """Mapped, not read: the memory counted is that of the pages looked at."""
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_stream(file).read_all()
+
+
+def _rewrite(path: Path, kept: np.ndarray, change: Any = lambda batch: batch) -> None:
+    new = path.with_suffix(".new")
+    with pa.memory_map(str(path)) as source, pa.OSFile(str(new), "wb") as sink:
+        reader = pa.ipc.open_stream(source)
+        start = 0
+        with pa.ipc.new_stream(sink, reader.schema) as out:
+            for batch in reader:
+                mask = kept[start : start + len(batch)]
+                start += len(batch)
+                if mask.any():
+                    out.write_batch(change(batch.filter(pa.array(mask))))
+    new.replace(path)
+
+
+def _take(table: pa.Table, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    """Rows as dicts, batch by batch: Table.take would first join all the texts."""
+    rows = np.asarray(rows, dtype=np.int64)
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(table)):
+        raise IndexError(f"row {rows.max()} of {len(table)}")
+    batches = table.to_batches()
+    starts = np.cumsum([0] + [len(batch) for batch in batches])
+    which = np.searchsorted(starts, rows, side="right") - 1
+    taken: list[Any] = [None] * len(rows)
+    for number in np.unique(which):
+        places = np.flatnonzero(which == number)
+        found = batches[number].take(pa.array(rows[places] - starts[number])).to_pylist()
+        for place, record in zip(places, found, strict=True):
+            taken[place] = record
+    return taken
+
+
+def _hex_ids(column: pa.ChunkedArray) -> np.ndarray:
+    chunks = []
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        start = np.frombuffer(offsets, dtype=np.int32)[chunk.offset]
+        chunks.append(np.frombuffer(data, dtype="S32", count=len(chunk), offset=int(start)))
+    return np.concatenate(chunks) if chunks else np.empty(0, dtype="S32")
+
+
+def _as_integers(ids: Sequence[str]) -> np.ndarray:
+    """32 hex digits each -> uint64 (n, 2)."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), dtype="<u8").reshape(-1, 2)
+
+
+def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _raw_pair(prompt: str, text_a: str, text_b: str) -> str:
+    """A row for a problem list, in the order a, b, which tells nothing about the label."""
+    return json.dumps({"prompt": prompt, "response_a": text_a, "response_b": text_b}, ensure_ascii=False)[:RAW_CHARS]
+
+
+def _printable(text: str) -> str:
+    """A row rejected for its bytes holds lone surrogates, which no file and no page can."""
+    return text.encode("utf-8", "backslashreplace").decode()[:RAW_CHARS]
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.glob(".*"):
+        try:
+            if path.is_dir() and time.time() - path.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue  # another import just finished or removed it

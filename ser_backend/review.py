@@ -1,0 +1,229 @@
+"""Which pairs a person should see next, their answers, and what the answers say about the self-labels.
+
+Two queues. Learn: pairs the model is least sure of (smallest |margin|) that were not self-labelled. Audit: a uniform random
+sample of the kept self-labels, in an order fixed by a hash; only audits enter the estimate of precision. Answers are blind:
+nothing of the model is shown before the vote. Each answer is committed before the next pair is chosen.
+"""
+
+import hashlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ser_backend.calibration import clopper_pearson
+from ser_backend.errors import SerError, StaleVote, TooFast
+from ser_backend.pairs import PairSet
+from ser_backend.records import Interval, Pair, Preferred, Queue, Response, Review, Verdict
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store, in_force
+
+FASTEST_S = 0.3  # answers sooner than this after the pair was shown come from a held key, not from reading
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """One showing of one pair to one person; `token` names the showing, so that it is answered at most once."""
+
+    token: str
+    run: str
+    annotator: str
+    queue: Queue
+    pair: Pair
+    left_is: Literal["a", "b"]
+    round: int
+    margin: float
+    self_label: Literal["a", "b"] | None
+    shown_at: float
+
+    @property
+    def left(self) -> Response:
+        return self.pair.response_a if self.left_is == "a" else self.pair.response_b
+
+    @property
+    def right(self) -> Response:
+        return self.pair.response_b if self.left_is == "a" else self.pair.response_a
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What the audits say: share of kept self-labels a person agrees with, exact 95 % interval (Clopper-Pearson)."""
+
+    total: Interval
+    by_round: dict[int, Interval]
+    ties: int  # audits answered "tie" or "both bad": not counted as right or wrong
+    skips: int
+    n_kept: int  # self-labels the audits are drawn from
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Answers the last finished round did not use yet."""
+
+    decided: int
+    ties: int
+    withdrawn: int  # answers the last round used and that were undone since
+
+
+class Desk:
+    """The review desk of one run as of its last finished round. Cheap to keep, rebuilt when a round finishes."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        """Raises SerError when the run has no finished round yet."""
+        self.store, self.run = store, store.run(run_id)
+        folder = RunFolder.of(run_id)
+        finished = folder.finished()
+        if not finished:
+            raise SerError(
+                f"The run {self.run.name!r} has no finished round yet, so there is nothing to review. "
+                "Wait for its seed model (round 0)."
+            )
+        self.round = finished[-1]
+        self.pool = PairSet.open(self.run.pool)
+        arrays = folder.round_arrays(self.round, "reward_a", "reward_b", "kept_round", "human")
+        self.margin = arrays["reward_a"] - arrays["reward_b"]
+        self.used = arrays["human"]
+        self.kept_in = np.zeros(self.pool.n_pairs, np.int16)  # last round that kept the pair, rolled back or not
+        self.self_label = np.zeros(self.pool.n_pairs, np.int8)
+        for index in finished[1:]:
+            chosen = folder.round_arrays(index, "new_kept", "new_preferred")
+            self.kept_in[chosen["new_kept"]] = index
+            self.self_label[chosen["new_kept"]] = chosen["new_preferred"][chosen["new_kept"]]
+        is_open = folder.arrays("data", "pool_open")["pool_open"]
+        learn = np.flatnonzero(is_open & (self.kept_in == 0))
+        self._order: dict[Queue, np.ndarray] = {
+            "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
+            "audit": _hash_order(np.flatnonzero(self.kept_in > 0), self.pool.pair_keys, run_id),
+        }
+
+    @property
+    def n_kept(self) -> int:
+        return len(self._order["audit"])
+
+    def size(self, queue: Queue) -> int:
+        return len(self._order[queue])
+
+    def next(self, annotator: str, queue: Queue, also_skip: str = "") -> Presentation | None:
+        """The first pair of the queue that nobody has answered and this person has not skipped; None at its end."""
+        done = {
+            review.pair.encode()
+            for review in in_force(self.store.reviews(self.run.id))
+            if review.verdict != "skip" or review.annotator == annotator
+        }
+        if also_skip:
+            done.add(also_skip.encode())
+        keys = self.pool.pair_keys
+        for row in self._order[queue]:
+            if keys[row] not in done:
+                return self._present(int(row), annotator, queue)
+        return None
+
+    def _present(self, row: int, annotator: str, queue: Queue) -> Presentation:
+        pair = self.pool.pairs([row])[0]
+        digest = hashlib.blake2b(f"{self.run.id}/{pair.id}/{annotator}".encode(), digest_size=1).digest()
+        audited: Literal["a", "b"] | None = None
+        if self.kept_in[row]:
+            audited = "a" if self.self_label[row] > 0 else "b"
+        return Presentation(
+            token=secrets.token_hex(8),
+            run=self.run.id,
+            annotator=annotator,
+            queue=queue,
+            pair=pair,
+            left_is="a" if digest[0] & 1 else "b",
+            round=int(self.kept_in[row] or self.round),
+            margin=float(self.margin[row]),
+            self_label=audited,
+            shown_at=time.time(),
+        )
+
+    def precision(self) -> Precision:
+        audits = [r for r in in_force(self.store.reviews(self.run.id)) if r.queue == "audit" and r.self_label]
+        right: Counter[int] = Counter()
+        judged: Counter[int] = Counter()
+        for review in audits:
+            if review.preferred in ("a", "b"):
+                judged[review.round] += 1
+                right[review.round] += review.preferred == review.self_label
+        return Precision(
+            total=clopper_pearson(right.total(), judged.total()),
+            by_round={index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())},
+            ties=sum(review.preferred == "tie" for review in audits),
+            skips=sum(review.verdict == "skip" for review in audits),
+            n_kept=self.n_kept,
+        )
+
+    def pending(self) -> Pending:
+        """What "retrain now" would add to what the last round knew."""
+        answers = human_labels(self.store, self.run.id)
+        rows = self.pool.rows_of(list(answers))
+        now = np.zeros(self.pool.n_pairs, np.int8)
+        for row, said in zip(rows, answers.values(), strict=True):
+            if row is not None:
+                now[row] = {"a": 1, "b": -1, "tie": 2}[said]
+        new = (now != 0) & (now != self.used)
+        return Pending(
+            decided=int((new & (now != 2)).sum()),
+            ties=int((new & (now == 2)).sum()),
+            withdrawn=int(((now == 0) & (self.used != 0)).sum()),
+        )
+
+
+def vote(store: Store, shown: Presentation, verdict: Verdict, reason: str = "") -> Review:
+    """Commit an answer. Raises StaleVote (answered in the meantime) or TooFast; then nothing is changed."""
+    if verdict == "undo":
+        raise SerError("An undo is not a vote; use review.undo.")
+    answered_at = time.time()
+    if answered_at - shown.shown_at < FASTEST_S:
+        raise TooFast(f"That key came within {FASTEST_S:g} s of the pair, so it was not counted.")
+    return store.add_review(
+        run=shown.run,
+        pair=shown.pair.id,
+        annotator=shown.annotator,
+        queue=shown.queue,
+        verdict=verdict,
+        left_is=shown.left_is,
+        round=shown.round,
+        margin=shown.margin,
+        self_label=shown.self_label,
+        reason=reason,
+        shown_at=shown.shown_at,
+        answered_at=answered_at,
+        token=shown.token,
+        supersedes=None,
+    )
+
+
+def undo(store: Store, run_id: str, annotator: str) -> Review | None:
+    """Withdraw this person's newest answer that stands; returns it, or None when there is none."""
+    standing = [review for review in in_force(store.reviews(run_id)) if review.annotator == annotator]
+    if not standing:
+        return None
+    last = standing[-1]
+    facts = {name: getattr(last, name) for name in Review.__dataclass_fields__ if name != "id"}
+    try:
+        store.add_review(
+            **facts | {"verdict": "undo", "token": f"undo-{last.id}", "supersedes": last.id, "answered_at": time.time()}
+        )
+    except StaleVote:
+        return undo(store, run_id, annotator)  # another tab withdrew that one; the one before it is meant now
+    return last
+
+
+def human_labels(store: Store, run_id: str) -> Mapping[str, Preferred]:
+    """Pair id -> what the newest standing answer says; skips say nothing. Ties and "both bad" say tie."""
+    labels: dict[str, Preferred] = {}
+    for review in in_force(store.reviews(run_id)):
+        if review.preferred:
+            labels[review.pair] = review.preferred
+    return labels
+
+
+def _hash_order(rows: np.ndarray, keys: np.ndarray, run_id: str) -> np.ndarray:
+    """Rows in an order that depends on nothing but the pair ids and the run: any beginning of it is a uniform sample."""
+    digests = [hashlib.blake2b(keys[row] + run_id.encode(), digest_size=8).digest() for row in rows]
+    return rows[np.argsort(np.array(digests, dtype="S8"), kind="stable")] if len(rows) else rows

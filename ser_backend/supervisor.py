@@ -1,0 +1,174 @@
+"""python -m ser_backend.supervisor: the one process that starts workers, one job a slot at a time.
+
+Holds a file lock, so there is one per data folder. Workers are sessions of their own and outlive it: when it comes back it
+finds them by (pid, process start time). A job whose process is gone without a word was interrupted; it is queued again and
+resumes from its last finished round, up to MOST_ATTEMPTS starts without a finished round in between.
+"""
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+
+from ser_backend import home
+from ser_backend.records import Job, Status
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store
+
+POLL_S = 0.3
+IDLE_EXIT_S = 300.0
+TERM_AFTER_S = 10.0  # the worker sees the stop flag itself within seconds; only a stuck one is signalled
+KILL_AFTER_S = 20.0
+MOST_ATTEMPTS = 3
+
+
+class Supervisor:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.children: dict[int, subprocess.Popen[bytes]] = {}  # job id -> worker started by this process
+        self.stop_seen: dict[int, float] = {}
+        self.leaving = False
+        self.slots = slots()
+
+    def serve(self, exit_when_idle: bool) -> None:
+        idle_since = time.monotonic()
+        while not self.leaving:
+            busy = self.step()
+            if busy:
+                idle_since = time.monotonic()
+            if exit_when_idle and time.monotonic() - idle_since > IDLE_EXIT_S:
+                return
+            time.sleep(POLL_S)
+
+    def step(self) -> bool:
+        """Look once: reap, reconcile, enforce stops, start. True while any job is active."""
+        for job in self.store.jobs(Status.RUNNING, Status.STOPPING):
+            if not self._alive(job):
+                self._ended(job)
+            elif job.status == Status.STOPPING:
+                self._press(job)
+        for slot in self.slots:
+            if claimed := self.store.claim_job(slot):
+                self._start(claimed, slot)
+        return bool(self.store.jobs(Status.QUEUED, Status.RUNNING, Status.STOPPING))
+
+    def _start(self, job: Job, slot: str) -> None:
+        folder = RunFolder.of(job.run)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "SER_HOME": str(home.home()), "PYTHONUNBUFFERED": "1"}
+        environment["CUDA_VISIBLE_DEVICES"] = slot.removeprefix("gpu:") if slot.startswith("gpu:") else ""
+        # Output goes to a file: a pipe that nobody reads blocks the child for ever.
+        with folder.log().open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "ser_backend.worker", str(job.id)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=home.home(),
+                env=environment,
+            )
+        self.children[job.id] = child
+        with suppress(psutil.NoSuchProcess):
+            self.store.set_process(job.id, child.pid, psutil.Process(child.pid).create_time())
+
+    def _alive(self, job: Job) -> bool:
+        child = self.children.get(job.id)
+        if child is not None:
+            if child.poll() is None:
+                return True
+            del self.children[job.id]
+            return False
+        if job.pid is None or job.pid_started is None:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(job.pid)
+            same = abs(process.create_time() - job.pid_started) < 1.0
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    def _ended(self, job: Job) -> None:
+        """The process is gone. If it ended in good order its row says so by now; if not, it was killed."""
+        self._kill_group(job)
+        job = self.store.job(job.id)
+        if job.status not in (Status.RUNNING, Status.STOPPING):
+            return
+        self.stop_seen.pop(job.id, None)
+        done = RunFolder.of(job.run).finished()
+        after = f"after round {done[-1]}" if done else "from the beginning"
+        if job.status == Status.STOPPING:
+            self.store.append_event(job.run, "job_ended", None, {"status": Status.STOPPED, "error": None})
+            self.store.finish_job(job.id, Status.STOPPED)
+        elif job.attempts >= MOST_ATTEMPTS:
+            error = (
+                f"The worker process ended unexpectedly {job.attempts} times without finishing a round (killed, or out of "
+                f"memory?). Finished rounds are kept. Its output is in {RunFolder.of(job.run).log()}; free memory or use a "
+                "smaller pool, then resume."
+            )
+            self.store.append_event(job.run, "job_ended", None, {"status": Status.FAILED, "error": error})
+            self.store.finish_job(job.id, Status.FAILED, error)
+        else:
+            message = f"The worker process ended unexpectedly; the run goes on {after}."
+            self.store.append_event(job.run, "job_interrupted", None, {"message": message})
+            self.store.requeue_job(job.id)
+
+    def _press(self, job: Job) -> None:
+        """Flag first (the worker polls it), then SIGTERM, then SIGKILL, to the whole group."""
+        waited = time.monotonic() - self.stop_seen.setdefault(job.id, time.monotonic())
+        if waited > KILL_AFTER_S:
+            self._signal(job, signal.SIGKILL)
+        elif waited > TERM_AFTER_S:
+            self._signal(job, signal.SIGTERM)
+
+    def _kill_group(self, job: Job) -> None:
+        """Whatever a dead worker left running in its session."""
+        if job.pid is not None and not psutil.pid_exists(job.pid):
+            self._signal(job, signal.SIGKILL)
+
+    def _signal(self, job: Job, number: signal.Signals) -> None:
+        if job.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(job.pid, number)
+
+
+def slots() -> list[str]:
+    """Places a job can run in: every GPU, or the CPU where there is none. Asked of the driver, without loading torch."""
+    if shutil.which("nvidia-smi"):
+        with suppress(OSError, subprocess.TimeoutExpired):
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+            gpus = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+            if gpus:
+                return [f"gpu:{number}" for number in range(len(gpus))]
+    return ["cpu"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Start queued jobs, one a slot at a time.")
+    parser.add_argument("--when-idle", choices=("exit", "wait"), default="wait")
+    chosen = parser.parse_args()
+    with (home.home() / "supervisor.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"A supervisor is serving {home.home()} already.")
+            return 0
+        supervisor = Supervisor(Store.open())
+
+        def leave(*_: object) -> None:
+            supervisor.leaving = True
+
+        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGINT, leave)
+        supervisor.serve(exit_when_idle=chosen.when_idle == "exit")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

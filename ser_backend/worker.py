@@ -1,0 +1,146 @@
+"""python -m ser_backend.worker JOB: drive the loop for one claimed job; write events and rounds, beat, heed the stop flag.
+
+Started by the supervisor as the leader of a session of its own. Ends with the job's row telling how it ended.
+"""
+
+import faulthandler
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+from ser_backend.config import RunConfig
+from ser_backend.errors import SerError
+from ser_backend.home import disk_full_in_words, home
+from ser_backend.loop import Told, self_evolve
+from ser_backend.pairs import PairSet
+from ser_backend.records import Job, Status
+from ser_backend.report import write_report
+from ser_backend.review import human_labels
+from ser_backend.run_data import prepare
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store
+
+BEAT_S = 2.0
+PROGRESS_S = 0.5  # progress events at most this often
+
+
+class Stopped(Exception):
+    """The stop flag was found, or SIGTERM came."""
+
+
+class Worker:
+    def __init__(self, store: Store, job: Job) -> None:
+        self.store, self.job, self.run = store, job, store.run(job.run)
+        self.folder = RunFolder.of(job.run)
+        self.stop = threading.Event()
+        self._last_progress = 0.0
+
+    def main(self) -> Status:
+        """Run the job to its end and return how it ended. Every end is written down; nothing escapes."""
+        status, error = Status.FAILED, None
+        threading.Thread(target=self._beat, daemon=True).start()
+        self._tell("job_started", None, {"job": self.job.id, "pid": os.getpid()})
+        try:
+            with disk_full_in_words(home()), self._slot():
+                self._work()
+            status = Status.SUCCEEDED
+        except Stopped:
+            status = Status.STOPPED
+            done = self.folder.finished()
+            self.store.note_outcome(
+                self.run.id, f"Stopped on request{f' after round {done[-1]}' if done else ''}.", self._best_round()
+            )
+        except SerError as found:
+            error = str(found)
+        except MemoryError:
+            error = "The machine ran out of memory. Close other programs, or use a smaller pool or fewer components."
+        except Exception as found:
+            traceback.print_exc()
+            error = (
+                f"An unexpected error ended the run ({type(found).__name__}: {found}). Finished rounds are kept and the "
+                f"run can be resumed; the full text is in {self.folder.log()}."
+            )
+        with suppress(SerError, OSError):  # a full disk must not hide how the job ended
+            write_report(self.store, self.run.id)
+        self._tell("job_ended", None, {"status": status, "error": error})
+        self.store.finish_job(self.job.id, status, error)
+        return status
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Hold the slot's file lock: should a supervisor die at the wrong moment, two jobs still never share a slot."""
+        with (home() / f"slot-{(self.job.slot or 'cpu').replace(':', '-')}.lock").open("a") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if self.stop.wait(0.5):
+                        raise Stopped from None
+            yield
+
+    def _work(self) -> None:
+        for round_ in self.folder.rounds():  # a kill may have come between writing a round and telling of it
+            self.store.put_round(self.run.id, round_)
+        config = RunConfig(**self.run.config).validate()
+        heldout = PairSet.open(self.run.heldout) if self.run.heldout else None
+        data = prepare(PairSet.open(self.run.seed), PairSet.open(self.run.pool), heldout, config)
+        self.folder.write_arrays(
+            "data",
+            {"seed_rows": data.seed_rows, "heldout_rows": data.heldout_rows, "pool_open": data.pool_open},
+        )
+        self.folder.write_json("data", {"counts": data.counts, "notes": data.notes})
+        told = self_evolve(config, data, self.folder, lambda: human_labels(self.store, self.run.id), self.job.rounds)
+        for fact in told:
+            self._hear(fact)
+
+    def _hear(self, fact: Told) -> None:
+        if fact.finished is not None:
+            self.store.put_round(self.run.id, fact.finished)
+        if fact.kind == "run_finished":
+            self.store.note_outcome(self.run.id, fact.payload["stopped_because"], fact.payload["best_round"])
+        if not fact.kind.endswith("_progressed"):
+            self._tell(fact.kind, fact.round, fact.payload)
+        elif time.monotonic() - self._last_progress > PROGRESS_S or fact.payload["done"] == fact.payload["total"]:
+            self._last_progress = time.monotonic()
+            self._tell(fact.kind, fact.round, fact.payload)
+        if self.stop.is_set() and fact.kind != "run_finished":
+            raise Stopped
+
+    def _tell(self, kind: str, round_: int | None, payload: dict) -> None:
+        print(time.strftime("%H:%M:%S"), kind, "" if round_ is None else f"round {round_}", payload, flush=True)
+        self.store.append_event(self.run.id, kind, round_, payload)
+
+    def _beat(self) -> None:
+        while True:
+            with suppress(Exception):  # a busy or full disk must not end the work; the next beat tries again
+                self.store.beat(self.job.id)
+                if self.store.job(self.job.id).status == Status.STOPPING:
+                    self.stop.set()
+            time.sleep(BEAT_S)
+
+    def _best_round(self) -> int | None:
+        done = list(self.folder.rounds())
+        return done[-1].details["model_round"] if done else None
+
+
+def main(job_id: int) -> int:
+    faulthandler.enable()
+    store = Store.open()
+    store.set_process(job_id, os.getpid(), psutil.Process().create_time())
+    worker = Worker(store, store.job(job_id))
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
+    signal.signal(signal.SIGINT, lambda *_: worker.stop.set())
+    return 0 if worker.main() in (Status.SUCCEEDED, Status.STOPPED) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
