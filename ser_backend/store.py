@@ -215,12 +215,11 @@ class Store:
     # ---- rounds
 
     def put_round(self, run_id: str, round_: Round) -> None:
-        """Add or replace; finishing the same round twice (after a kill) leaves one row. Resets the run's attempts."""
+        """Add or replace; finishing the same round twice (after a kill) leaves one row."""
         facts = asdict(round_)
         with self.engine.begin() as tx:
             tx.execute(rounds.delete().where(rounds.c.run == run_id, rounds.c.index == round_.index))
             tx.execute(rounds.insert().values(run=run_id, index=round_.index, facts=facts))
-            tx.execute(jobs.update().where(jobs.c.run == run_id, jobs.c.status == Status.RUNNING).values(attempts=1))
 
     def rounds(self, run_id: str) -> list[Round]:
         query = sa.select(rounds.c.facts).where(rounds.c.run == run_id).order_by(rounds.c.index)
@@ -275,6 +274,11 @@ class Store:
     def set_process(self, job_id: int, pid: int, started: float) -> None:
         with self.engine.begin() as tx:
             tx.execute(jobs.update().where(jobs.c.id == job_id).values(pid=pid, pid_started=started))
+
+    def count_attempts_anew(self, job_id: int) -> None:
+        """A round was finished: what interrupts the job from here on is a first interruption again."""
+        with self.engine.begin() as tx:
+            tx.execute(jobs.update().where(jobs.c.id == job_id).values(attempts=1))
 
     def beat(self, job_id: int) -> None:
         with self.engine.begin() as tx:

@@ -33,6 +33,7 @@ class Supervisor:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.children: dict[int, subprocess.Popen[bytes]] = {}  # job id -> worker started by this process
+        self.watched: dict[int, Job] = {}  # jobs whose process, or what it left behind, may still be there
         self.stop_seen: dict[int, float] = {}
         self.leaving = False
         self.slots = slots()
@@ -49,13 +50,17 @@ class Supervisor:
 
     def step(self) -> bool:
         """Look once: reap, reconcile, enforce stops, start. True while any job is active."""
-        for job in self.store.jobs(Status.RUNNING, Status.STOPPING):
+        self.watched |= {job.id: job for job in self.store.jobs(Status.RUNNING, Status.STOPPING)}
+        for job in list(self.watched.values()):
             if not self._alive(job):
+                del self.watched[job.id]
                 self._ended(job)
             elif job.status == Status.STOPPING:
                 self._press(job)
+        # A job may have said it ended while its process still holds memory: its slot is free when the process is gone.
+        taken = {job.slot for job in self.watched.values()}
         for slot in self.slots:
-            if claimed := self.store.claim_job(slot):
+            if slot not in taken and (claimed := self.store.claim_job(slot)):
                 self._start(claimed, slot)
         return bool(self.store.jobs(Status.QUEUED, Status.RUNNING, Status.STOPPING))
 
@@ -96,7 +101,7 @@ class Supervisor:
 
     def _ended(self, job: Job) -> None:
         """The process is gone. If it ended in good order its row says so by now; if not, it was killed."""
-        self._kill_group(job)
+        self._signal(job, signal.SIGKILL)  # whatever it left running in its session
         job = self.store.job(job.id)
         if job.status not in (Status.RUNNING, Status.STOPPING):
             return
@@ -127,12 +132,8 @@ class Supervisor:
         elif waited > TERM_AFTER_S:
             self._signal(job, signal.SIGTERM)
 
-    def _kill_group(self, job: Job) -> None:
-        """Whatever a dead worker left running in its session."""
-        if job.pid is not None and not psutil.pid_exists(job.pid):
-            self._signal(job, signal.SIGKILL)
-
     def _signal(self, job: Job, number: signal.Signals) -> None:
+        """To the job's whole process group: its leader's pid names it as long as any member lives."""
         if job.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(job.pid, number)

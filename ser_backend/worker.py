@@ -105,6 +105,7 @@ class Worker:
     def _hear(self, fact: Told) -> None:
         if fact.finished is not None:
             self.store.put_round(self.run.id, fact.finished)
+            self.store.count_attempts_anew(self.job.id)
         if fact.kind == "run_finished":
             self.store.note_outcome(self.run.id, fact.payload["stopped_because"], fact.payload["best_round"])
         if not fact.kind.endswith("_progressed"):

@@ -314,7 +314,8 @@ def _has_files(dataset_id: str) -> bool:
 def _said_of(dataset: Dataset) -> list[str]:
     notes = []
     if dataset.n_problems:
-        notes.append(f"{dataset.n_problems:,} rows were left out; the problem list says which and why.")
+        rows = "1 row was" if dataset.n_problems == 1 else f"{dataset.n_problems:,} rows were"
+        notes.append(f"{rows} left out; the problem list says which and why.")
     if dataset.n_ties:
         notes.append(f"{dataset.n_ties:,} of {dataset.n_pairs:,} pairs are ties.")
     return notes

@@ -1,20 +1,13 @@
-"""Imported pairs: one folder of memory-mapped Arrow files per data set, found by the hash of its content.
-
-Knows texts, groups and (in a seed or held-out set) labels. Knows neither the file formats the pairs came from nor the
-database. A pool's folder has no label file, and nothing in it depends on which response its source preferred.
-"""
+"""Writing a data set's folder, streamed. Knows nothing of file formats; which rows to add is decided in ingest."""
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 import time
 from array import array
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,187 +15,28 @@ import numpy as np
 import pyarrow as pa
 
 from ser_backend import home
-from ser_backend.errors import NotFound, SerError
-from ser_backend.records import Dataset, Pair, Preferred, Problem, Response, Role, pair_id, response_id
-
-RESPONSES = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("text", pa.string())])
-PAIRS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("a", pa.int32()),
-        ("b", pa.int32()),
-        ("group", pa.string()),  # "" stands for the prompt, so that a long prompt is not stored a third time
-        ("group_key", pa.uint64()),
-        ("domain", pa.string()),
-        ("source", pa.string()),
-    ]
+from ser_backend.pairs.folder import (
+    LABELS,
+    PAIRS,
+    RESPONSES,
+    as_integers,
+    group_key,
+    read_table,
+    smaller_is_a,
+    take_rows,
 )
-LABELS = pa.schema([("preferred", pa.int8())])  # row i labels pair i: +1 a, -1 b, 0 tie
+from ser_backend.records import Dataset, Problem, Role, pair_id, response_id
+
 BATCH_PAIRS, BATCH_CHARS = 8192, 16_000_000  # a record batch ends at whichever comes first
 FULL_PROBLEMS, RAW_CHARS = 10_000, 2_000  # problems that keep their raw row, and how much of it
 ABANDONED_S = 24 * 3600  # a temporary folder this old belongs to an import that was killed
-PREFERRED: dict[Preferred, int] = {"a": 1, "b": -1, "tie": 0}
-
-
-def group_key(text: str) -> int:
-    """8 bytes of BLAKE2b of the text, outer white space ignored; the same in every data set."""
-    data = text.strip().encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def smaller_is_a(pair: str) -> bool:
-    """Whether the response with the smaller id is response a: a coin thrown by the pair's content, blind to labels.
-
-    A hash of its own, so that it says nothing about the bits of the pair id (which others may split by).
-    """
-    return hashlib.blake2b(pair.encode(), digest_size=1, person=b"order").digest()[0] & 1 == 0
-
-
-class PairSet:
-    """A data set on disk. Opening reads meta.json and maps the files; texts are read row by row when asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
-        self.id: str = meta["id"]
-        self.name: str = meta["name"]
-        self.role: Role = meta["role"]
-        self.n_pairs: int = meta["n_pairs"]
-        self.n_responses: int = meta["n_responses"]
-        self.lineage: dict[str, Any] = meta["lineage"]
-
-    @classmethod
-    def open(cls, dataset_id: str) -> "PairSet":
-        """Raises NotFound when there is no such folder or it is damaged."""
-        folder = _folder(dataset_id)
-        try:
-            return cls(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise NotFound(
-                f"The files of the data set {dataset_id!r} are damaged ({error}). "
-                "Delete the data set and import its source again."
-            ) from error
-
-    @cached_property
-    def response_a(self) -> np.ndarray:
-        """int32 (n_pairs,): row of response a in the responses table."""
-        return self._pairs.column("a").to_numpy()
-
-    @cached_property
-    def response_b(self) -> np.ndarray:
-        """int32 (n_pairs,): row of response b in the responses table."""
-        return self._pairs.column("b").to_numpy()
-
-    @cached_property
-    def response_keys(self) -> np.ndarray:
-        """S32 (n_responses,): hexadecimal response ids."""
-        return _hex_ids(self._responses.column("id"))
-
-    @cached_property
-    def pair_keys(self) -> np.ndarray:
-        """S32 (n_pairs,): hexadecimal pair ids."""
-        return _hex_ids(self._pairs.column("id"))
-
-    @cached_property
-    def group_keys(self) -> np.ndarray:
-        """uint64 (n_pairs,): see group_key."""
-        return self._pairs.column("group_key").to_numpy()
-
-    def responses(self, rows: Sequence[int] | np.ndarray) -> list[Response]:
-        return [Response(**row) for row in _take(self._responses, rows)]
-
-    def pairs(self, rows: Sequence[int] | np.ndarray) -> list[Pair]:
-        """Whole records, in the order asked for; only these rows are read."""
-        records = _take(self._pairs, rows)
-        wanted = sorted({record[side] for record in records for side in "ab"})
-        by_row = dict(zip(wanted, self.responses(wanted), strict=True))
-        return [
-            Pair(
-                id=record["id"],
-                response_a=by_row[record["a"]],
-                response_b=by_row[record["b"]],
-                group=record["group"] or by_row[record["a"]].prompt,
-                domain=record["domain"],
-                source=record["source"],
-            )
-            for record in records
-        ]
-
-    def rows_of(self, pair_ids: Sequence[str]) -> list[int | None]:
-        """The row of each pair id; None for one that is not in this set."""
-        keys, order = self.pair_keys, self._pair_order
-        wanted = np.array([pair.encode("ascii", "replace") for pair in pair_ids], dtype=bytes)
-        places = np.searchsorted(keys, wanted, sorter=order)
-        rows = order[np.minimum(places, len(order) - 1)]
-        return [int(row) if keys[row] == key else None for row, key in zip(rows, wanted, strict=True)]
-
-    def preferred(self) -> np.ndarray:
-        """int8 (n_pairs,): +1 response a, -1 response b, 0 tie. Raises SerError for a pool, which has no labels."""
-        if self.role == "pool":
-            raise SerError(
-                f"The data set {self.name!r} is a pool, and a pool keeps no labels. "
-                "Import the file as a seed or held-out set if its labels are to be used."
-            )
-        return _read(self.folder / "labels.arrow").column("preferred").to_numpy()
-
-    def domains(self) -> list[str]:
-        """The domain of every pair; "" where the source names none."""
-        column = self._pairs.column("domain").combine_chunks().dictionary_encode()
-        names = column.dictionary.to_pylist()
-        return [names[code] for code in column.indices.to_numpy()]
-
-    def sources(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        return [record["source"] for record in _take(self._pairs.select(["source"]), rows)]
-
-    @cached_property
-    def _pairs(self) -> pa.Table:
-        return _read(self.folder / "pairs.arrow")
-
-    @cached_property
-    def _responses(self) -> pa.Table:
-        return _read(self.folder / "responses.arrow")
-
-    @cached_property
-    def _pair_order(self) -> np.ndarray:
-        return np.argsort(self.pair_keys)
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Rows of a pool that another set also knows. Both int64, ascending."""
-
-    same_content: np.ndarray  # the same two responses to the same prompt
-    same_group: np.ndarray  # the same group (the same prompt, where the sources name no groups)
-
-
-def overlap(pool: PairSet, other: PairSet) -> Overlap:
-    return Overlap(
-        same_content=np.flatnonzero(np.isin(pool.pair_keys, other.pair_keys)),
-        same_group=np.flatnonzero(np.isin(pool.group_keys, other.group_keys)),
-    )
-
-
-def delete(dataset_id: str) -> None:
-    """Removes the folder. Raises NotFound when there is none."""
-    shutil.rmtree(_folder(dataset_id))
-
-
-def export_problems(dataset_id: str) -> Path:
-    """The problems.jsonl of a data set: one rejected row a line, with row, field, message and raw."""
-    return _folder(dataset_id) / "problems.jsonl"
-
-
-def problems(dataset_id: str, limit: int = 100) -> list[Problem]:
-    """The first `limit` rejected rows."""
-    with export_problems(dataset_id).open(encoding="utf-8") as lines:
-        return [Problem(**json.loads(line)) for line, _ in zip(lines, range(limit), strict=False)]
 
 
 class PairWriter:
     """Streams pairs to disk; each distinct response and each distinct pair is stored once.
 
     Use: `with PairWriter("seed") as writer:` then add and reject rows, finish, publish. Until publish nothing is
-    visible; leaving the block without it removes everything. Memory: the current batch, and about 100 bytes a pair.
+    visible; leaving the block without it removes everything. Memory: the current batch, and some 250 bytes a pair at its peak.
 
     The same pair twice: the first row is kept and the later one becomes a problem that names it. The same pair with
     another label is a contradiction: both rows are left out, since nothing says which is right, and so the result does
@@ -290,6 +124,7 @@ class PairWriter:
         """Close the files and say what they hold. The id follows from role, pairs, labels, groups and domains."""
         with home.disk_full_in_words(self.folder):
             self._flush()
+            self._pair_index, self._response_index = _FirstSeen(), _FirstSeen()  # half of the memory, needed no more
             self._pairs_out.close()
             self._responses_out.close()
             for file in self._files.values():
@@ -345,7 +180,7 @@ class PairWriter:
         self._buffer.clear()
         self._buffer_chars = 0
         n_before = len(self._rows)
-        ids = _as_integers(pairs)
+        ids = as_integers("".join(pairs))
         place, new_pairs = self._pair_index.add(ids[:, 0], n_before)
         new = new_pairs.tolist()
         self._rows.extend(rows[i] for i in new)
@@ -355,7 +190,7 @@ class PairWriter:
         if not new:
             return
         both = [side[i] for i in new for side in (ids_a, ids_b)]
-        response_rows, unseen = self._response_index.add(_as_integers(both)[:, 0], self._n_responses)
+        response_rows, unseen = self._response_index.add(as_integers("".join(both))[:, 0], self._n_responses)
         new_responses = unseen.tolist()
         self._n_responses += len(new_responses)
         at = [(new[i // 2], texts_b if i % 2 else texts_a) for i in new_responses]
@@ -395,9 +230,9 @@ class PairWriter:
             return kept
         left_out = sorted(self._contradicted)
         kept[left_out] = False
-        pairs, responses = _read(self.folder / "pairs.arrow"), _read(self.folder / "responses.arrow")
-        for pair, record in zip(left_out, _take(pairs, left_out), strict=True):
-            a, b = _take(responses, [record["a"], record["b"]])
+        pairs, responses = read_table(self.folder / "pairs.arrow"), read_table(self.folder / "responses.arrow")
+        for pair, record in zip(left_out, take_rows(pairs, left_out), strict=True):
+            a, b = take_rows(responses, [record["a"], record["b"]])
             message = (
                 f"Row {self._contradicted[pair]} holds the same pair with another preference; "
                 "both rows were left out, since nothing says which is right."
@@ -426,7 +261,8 @@ class PairWriter:
             facts["id"] = np.concatenate(self._ids)
         facts["group"], facts["domain"] = _concatenate(self._group_keys), _concatenate(self._domain_keys)
         facts["label"] = np.frombuffer(self._labels, dtype=np.int8)
-        facts = facts[kept]
+        if not kept.all():
+            facts = facts[kept]
         facts = facts[np.lexsort((facts["id"][:, 1], facts["id"][:, 0]))]
         return hashlib.blake2b(self.role.encode() + b"\0" + facts.tobytes(), digest_size=16).hexdigest()
 
@@ -469,19 +305,6 @@ class _FirstSeen:
         return rows[inverse], first[unseen]
 
 
-def _folder(dataset_id: str) -> Path:
-    folder = home.datasets_dir() / dataset_id
-    if not re.fullmatch(r"\w[\w-]*", dataset_id) or not (folder / "meta.json").is_file():
-        raise NotFound(f"There are no files for a data set {dataset_id!r}. Import its source again.")
-    return folder
-
-
-def _read(path: Path) -> pa.Table:
-    """Mapped, not read: the memory counted is that of the pages looked at."""
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_stream(file).read_all()
-
-
 def _rewrite(path: Path, kept: np.ndarray, change: Any = lambda batch: batch) -> None:
     new = path.with_suffix(".new")
     with pa.memory_map(str(path)) as source, pa.OSFile(str(new), "wb") as sink:
@@ -494,37 +317,6 @@ def _rewrite(path: Path, kept: np.ndarray, change: Any = lambda batch: batch) ->
                 if mask.any():
                     out.write_batch(change(batch.filter(pa.array(mask))))
     new.replace(path)
-
-
-def _take(table: pa.Table, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-    """Rows as dicts, batch by batch: Table.take would first join all the texts."""
-    rows = np.asarray(rows, dtype=np.int64)
-    if len(rows) and (rows.min() < 0 or rows.max() >= len(table)):
-        raise IndexError(f"row {rows.max()} of {len(table)}")
-    batches = table.to_batches()
-    starts = np.cumsum([0] + [len(batch) for batch in batches])
-    which = np.searchsorted(starts, rows, side="right") - 1
-    taken: list[Any] = [None] * len(rows)
-    for number in np.unique(which):
-        places = np.flatnonzero(which == number)
-        found = batches[number].take(pa.array(rows[places] - starts[number])).to_pylist()
-        for place, record in zip(places, found, strict=True):
-            taken[place] = record
-    return taken
-
-
-def _hex_ids(column: pa.ChunkedArray) -> np.ndarray:
-    chunks = []
-    for chunk in column.chunks:
-        _, offsets, data = chunk.buffers()
-        start = np.frombuffer(offsets, dtype=np.int32)[chunk.offset]
-        chunks.append(np.frombuffer(data, dtype="S32", count=len(chunk), offset=int(start)))
-    return np.concatenate(chunks) if chunks else np.empty(0, dtype="S32")
-
-
-def _as_integers(ids: Sequence[str]) -> np.ndarray:
-    """32 hex digits each -> uint64 (n, 2)."""
-    return np.frombuffer(bytes.fromhex("".join(ids)), dtype="<u8").reshape(-1, 2)
 
 
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
