@@ -118,7 +118,7 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "careful": Preset(
         "Careful",
-        "Every round trains afresh on all human labels plus the widest-ranked pairs of the pool. The default.",
+        "Every round trains afresh on all human labels and all self-labels kept so far; pairs pass by reward rank, clear ones first.",
         {
             "train_on": "cumulative+seed",
             "init": "fresh",
@@ -138,7 +138,7 @@ PRESETS: Mapping[str, Preset] = {
         {"filter": "staged", "train_on": "cumulative"},
     ),
 }
-DEFAULT_PRESET = "paper-code"
+DEFAULT_PRESET = "careful"
 
 
 def from_preset(name: str) -> RunConfig:

@@ -51,13 +51,14 @@ class Exported:
 
 
 def summary(store: Store, run_id: str) -> dict[str, int]:
-    """Labels by origin (human, review, self) and the ties that are left out."""
+    """Labels by origin (human, review, self), and what is left out: ties and seed pairs held out to measure."""
     found = _Labels(store, run_id)
     return {
         "human": int((found.seed_said != 0).sum()),
         "review": sum(said in ("a", "b") for said, _ in found.reviewed.values()),
         "self": len(found.self_rows),
-        "ties": int((found.seed_said == 0).sum()) + sum(said == "tie" for said, _ in found.reviewed.values()),
+        "ties": found.n_seed_ties + sum(said == "tie" for said, _ in found.reviewed.values()),
+        "held_out": found.n_held_out,
     }
 
 
@@ -224,12 +225,15 @@ class _Labels:
         run, folder = store.run(run_id), RunFolder.of(run_id)
         self.seed, self.pool = PairSet.open(run.seed), PairSet.open(run.pool)
         self.seed_said = self.seed.preferred().copy()
+        self.n_seed_ties, self.n_held_out = int((self.seed_said == 0).sum()), 0
         finished = folder.finished()
         if not finished:
             raise SerError("This run has no finished round yet, so there is nothing to export. Wait for round 0.")
         if not run.heldout:
             # held-out seed pairs measure the model; as training data they would spoil the figure for whoever comes next
-            self.seed_said[folder.arrays("data", "heldout_rows")["heldout_rows"]] = 0
+            held_out = folder.arrays("data", "heldout_rows")["heldout_rows"]
+            self.seed_said[held_out] = 0
+            self.n_held_out = len(held_out)
         arrays = folder.round_arrays(finished[-1], "kept_round", "preferred", "reward_a", "reward_b")
         self.kept_round, self.self_said = arrays["kept_round"][0], arrays["preferred"][0]
         self.margin = arrays["reward_a"] - arrays["reward_b"]

@@ -107,15 +107,13 @@ class Desk:
     def size(self, queue: Queue) -> int:
         return len(self._order[queue])
 
-    def next(self, annotator: str, queue: Queue, also_skip: str = "") -> Presentation | None:
+    def next(self, annotator: str, queue: Queue) -> Presentation | None:
         """The first pair of the queue that nobody has answered and this person has not skipped; None at its end."""
         done = {
             review.pair.encode()
             for review in in_force(self.store.reviews(self.run.id))
             if review.verdict != "skip" or review.annotator == annotator
         }
-        if also_skip:
-            done.add(also_skip.encode())
         keys = self.pool.pair_keys
         for row in self._order[queue]:
             if keys[row] not in done:

@@ -107,7 +107,10 @@ def prepare(seed: PairSet, pool: PairSet, heldout: PairSet | None, config: RunCo
     is_open = np.ones(pool.n_pairs, bool)
     in_seed = np.isin(pool.pair_keys, seed.pair_keys)
     in_heldout = np.isin(pool.pair_keys, measure.pair_keys[heldout_rows])
-    near_heldout = np.isin(pool.group_keys, measure.group_keys[heldout_rows]) & ~in_heldout
+    near_heldout = (
+        np.isin(pool.group_keys, measure.group_keys[heldout_rows])
+        | np.isin(pool.prompt_keys, measure.prompt_keys[heldout_rows])
+    ) & ~in_heldout
     for mask, name, why in (
         (in_seed, "pool_in_seed", "are in the seed as well and keep the label they have there"),
         (in_heldout & ~in_seed, "pool_in_heldout", "are in the held-out set as well"),

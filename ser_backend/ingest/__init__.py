@@ -360,13 +360,15 @@ def read_texts(path: str | Path) -> Iterator[tuple[int, str, dict[str, str]] | P
             f"{source.name} has {list_of(columns) or 'no columns'}; needed are a pair (prompt, chosen, rejected, or "
             "response_a, response_b), or prompt and response. Rename the columns."
         )
+    names = ("chosen", "rejected") if mapping and mapping.shape == "chosen_rejected" else ("response_a", "response_b")
+    if mapping is not None:
+        mapping = replace(mapping, shape="chosen_rejected", preferred=None)  # the order of the columns, and no label
     for file, row, values in chain(beginning, rows):
         if mapping is not None:
-            found = _pair_or_problem(values, mapping, False, row, file if len(source.files) > 1 else "")
+            found = _pair_or_problem(values, mapping, True, row, file if len(source.files) > 1 else "")
             if isinstance(found, Problem):
                 yield found
             else:
-                names = ("chosen", "rejected") if mapping.shape == "chosen_rejected" else ("response_a", "response_b")
                 yield row, found.prompt, dict(zip(names, (found.first, found.second), strict=True))
         elif isinstance(values, Broken):
             yield Problem(row, "", values.message)

@@ -25,6 +25,7 @@ PAIRS = pa.schema(
         ("b", pa.int32()),
         ("group", pa.string()),  # "" stands for the prompt, so that a long prompt is not stored a third time
         ("group_key", pa.uint64()),
+        ("prompt_key", pa.uint64()),  # group_key of the prompt: finds shared prompts where one source only names groups
         ("domain", pa.string()),
         ("source", pa.string()),
     ]
@@ -96,6 +97,11 @@ class PairSet:
         """uint64 (n_pairs,): see group_key."""
         return self._pairs.column("group_key").to_numpy()
 
+    @cached_property
+    def prompt_keys(self) -> np.ndarray:
+        """uint64 (n_pairs,): group_key of each pair's prompt; of its id where it has no prompt."""
+        return self._pairs.column("prompt_key").to_numpy()
+
     def responses(self, rows: Sequence[int] | np.ndarray) -> list[Response]:
         return [Response(**row) for row in take_rows(self._responses, rows)]
 
@@ -165,13 +171,15 @@ class Overlap:
     """Rows of a pool that another set also knows. Both int64, ascending."""
 
     same_content: np.ndarray  # the same two responses to the same prompt
-    same_group: np.ndarray  # the same group (the same prompt, where the sources name no groups)
+    same_group: np.ndarray  # the same group or the same prompt
 
 
 def overlap(pool: PairSet, other: PairSet) -> Overlap:
     return Overlap(
         same_content=np.flatnonzero(np.isin(short_keys(pool.pair_keys), short_keys(other.pair_keys))),
-        same_group=np.flatnonzero(np.isin(pool.group_keys, other.group_keys)),
+        same_group=np.flatnonzero(
+            np.isin(pool.group_keys, other.group_keys) | np.isin(pool.prompt_keys, other.prompt_keys)
+        ),
     )
 
 

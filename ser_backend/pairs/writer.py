@@ -47,7 +47,7 @@ class PairWriter:
         self.role: Role = role
         self.n_problems = 0
         self.first_problem: Problem | None = None
-        self._buffer: list[tuple[str, str, str, str, str, str, int, str, int, str, str, int]] = []
+        self._buffer: list[tuple[str, str, str, str, str, str, int, str, int, int, str, str, int]] = []
         self._buffer_chars = 0
         self._problems: list[Problem] = []
         self._pair_index, self._response_index = _FirstSeen(), _FirstSeen()
@@ -99,8 +99,9 @@ class PairWriter:
             record = (pair, second_id, first_id, prompt, second, first, -preferred)
         if not group and not prompt.strip():
             group = pair
-        key = group_key(group or prompt)
-        self._buffer.append((*record, group, key, domain, source, row))
+        prompt_key = group_key(prompt if prompt.strip() else pair)
+        key = group_key(group) if group else prompt_key
+        self._buffer.append((*record, group, key, prompt_key, domain, source, row))
         self._buffer_chars += len(prompt) + len(first) + len(second)
         if len(self._buffer) >= BATCH_PAIRS or self._buffer_chars >= BATCH_CHARS:
             self._flush()
@@ -176,7 +177,7 @@ class PairWriter:
 
     def _write_pairs(self) -> None:
         columns = list(zip(*self._buffer, strict=True))
-        pairs, ids_a, ids_b, prompts, texts_a, texts_b, labels, groups, keys, domains, sources, rows = columns
+        pairs, ids_a, ids_b, prompts, texts_a, texts_b, labels, groups, keys, prompt_keys, domains, sources, rows = columns
         self._buffer.clear()
         self._buffer_chars = 0
         n_before = len(self._rows)
@@ -203,6 +204,7 @@ class PairWriter:
             pa.array(response_rows[1::2].astype(np.int32)),
             pa.array([groups[i] for i in new], pa.string()),
             pa.array(group_keys),
+            pa.array([prompt_keys[i] for i in new], pa.uint64()),
             pa.array([domains[i] for i in new], pa.string()),
             pa.array([sources[i] for i in new], pa.string()),
         ]

@@ -1,0 +1,159 @@
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from ser_backend import jobs, review
+from ser_backend.errors import SerError, StaleVote, TooFast
+from ser_backend.loop import self_evolve
+from ser_backend.pairs import PairSet
+from ser_backend.review import Desk, vote
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store
+
+
+@pytest.fixture
+def run(store: Store, sets, config, data_of, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run with two finished rounds; answers may come at once."""
+    monkeypatch.setattr(review, "FASTEST_S", 0.0)
+    found = jobs.submit(store, config, sets["seed"].id, sets["pool"].id, sets["heldout"].id, "run", detached=False)
+    evolve(store, found.id, config, data_of, 2)
+    return found.id
+
+
+def evolve(store: Store, run_id: str, config, data_of, rounds: int) -> None:
+    data, folder = data_of(config), RunFolder.of(run_id)
+    folder.write_arrays("data", {"pool_open": data.pool_open, "heldout_rows": data.heldout_rows})
+    for told in self_evolve(config, data, folder, lambda: review.human_labels(store, run_id), rounds):
+        if told.finished:
+            store.put_round(run_id, told.finished)
+
+
+def test_learn_queue_begins_with_the_least_sure_pair_and_holds_no_self_label(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    seen = []
+    while (shown := desk.next("anna", "learn")) and len(seen) < 10:
+        seen.append(abs(shown.margin))
+        assert shown.self_label is None
+        vote(store, shown, "left")
+    assert seen == sorted(seen)
+    assert len(seen) == 10
+    left_over = np.abs(desk.margin[desk.kept_in == 0])
+    assert seen[0] == left_over.min()
+
+
+def test_audit_queue_is_a_uniform_sample_of_the_kept_self_labels(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    kept = np.flatnonzero(desk.kept_in)
+    orders = [review._hash_order(kept, desk.pool.pair_keys, f"run {n}") for n in range(600)]
+    first = Counter(int(order[0]) for order in orders)
+    assert set(first) <= set(kept.tolist())
+    expected = 600 / len(kept)
+    chi_square = sum((first[int(row)] - expected) ** 2 / expected for row in kept)
+    assert chi_square < len(kept) + 4 * np.sqrt(2 * len(kept))  # mean + 4 standard deviations
+
+
+def test_precision_counts_audits_only_and_leaves_ties_and_skips_apart(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    vote(store, desk.next("anna", "learn"), "left")
+    answers = []
+    for number in range(8):
+        shown = desk.next("anna", "audit")
+        agree = "left" if shown.self_label == shown.left_is else "right"
+        verdict = {6: "tie", 7: "skip"}.get(number, agree if number < 4 else {"left": "right", "right": "left"}[agree])
+        vote(store, shown, verdict)
+        answers.append(verdict)
+    found = desk.precision()
+    assert (found.total.value, found.total.n) == (4 / 6, 6)
+    assert (found.ties, found.skips, found.n_kept) == (1, 1, desk.size("audit"))
+    assert sum(interval.n for interval in found.by_round.values()) == 6
+
+
+def test_sides_are_random_by_pair_and_person_and_stored_with_the_vote(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    sides = Counter(desk._present(row, name, "learn").left_is for row in range(100) for name in ("anna", "ben"))
+    assert 70 < sides["a"] < 130
+    shown = desk._present(3, "anna", "learn")
+    assert desk._present(3, "anna", "learn").left_is == shown.left_is
+    stored = vote(store, shown, "right")
+    assert stored.left_is == shown.left_is
+    assert stored.preferred == ("b" if shown.left_is == "a" else "a")
+    assert {shown.left.id, shown.right.id} == {shown.pair.response_a.id, shown.pair.response_b.id}
+
+
+def test_undo_withdraws_the_newest_answer_and_shows_the_pair_again(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    first, _ = desk.next("anna", "learn"), vote(store, desk.next("anna", "learn"), "left")
+    second = desk.next("anna", "learn")
+    vote(store, second, "right")
+    assert review.undo(store, run, "ben") is None
+    assert review.undo(store, run, "anna").pair == second.pair.id
+    assert desk.next("anna", "learn").pair.id == second.pair.id
+    assert review.undo(store, run, "anna").pair == first.pair.id
+    assert review.undo(store, run, "anna") is None
+    assert review.human_labels(store, run) == {}
+    assert len(store.reviews(run)) == 4
+
+
+def test_a_stale_tab_is_refused(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    one, other = desk.next("anna", "learn"), desk.next("anna", "learn")
+    assert one.pair.id == other.pair.id
+    assert one.token != other.token
+    vote(store, one, "left")
+    with pytest.raises(StaleVote, match="in the meantime"):
+        vote(store, other, "right")
+    assert review.human_labels(store, run)[one.pair.id] == ("a" if one.left_is == "a" else "b")
+
+
+def test_answers_faster_than_reading_are_not_counted(store: Store, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review, "FASTEST_S", 0.3)
+    desk = Desk(store, run)
+    shown = desk.next("anna", "learn")
+    with pytest.raises(TooFast):
+        vote(store, shown, "left")
+    assert store.reviews(run) == []
+    time.sleep(0.35)
+    vote(store, shown, "left")
+    assert len(store.reviews(run)) == 1
+
+
+def test_skips_hide_a_pair_from_the_one_who_skipped_it(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    shown = desk.next("anna", "learn")
+    vote(store, shown, "skip")
+    assert desk.next("anna", "learn").pair.id != shown.pair.id
+    assert desk.next("ben", "learn").pair.id == shown.pair.id
+
+
+def test_pending_says_what_retrain_would_use(store: Store, run: str, config, data_of) -> None:
+    desk = Desk(store, run)
+    for verdict in ("left", "right", "tie", "skip", "both_bad"):
+        vote(store, desk.next("anna", "learn"), verdict)
+    assert desk.pending() == review.Pending(decided=2, ties=2, withdrawn=0)
+    evolve(store, run, config, data_of, 3)
+    later = Desk(store, run)
+    assert later.round == 3
+    assert later.pending() == review.Pending(0, 0, 0)
+    assert list(RunFolder.of(run).rounds())[3].details["n_reviews"] == 2
+    review.undo(store, run, "anna")
+    assert later.pending().withdrawn == 1
+
+
+def test_no_round_no_desk(store: Store, sets, config) -> None:
+    found = jobs.submit(store, config, sets["seed"].id, sets["pool"].id, None, "new", detached=False)
+    with pytest.raises(SerError, match="no finished round yet"):
+        Desk(store, found.id)
+
+
+def test_the_queue_ends(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    labels: Mapping[str, str] = {}
+    for _ in range(desk.size("audit")):
+        vote(store, desk.next("anna", "audit"), "left")
+    labels = review.human_labels(store, run)
+    assert desk.next("anna", "audit") is None
+    assert len(labels) == desk.size("audit")
+    assert set(labels) <= {key.decode() for key in PairSet.open(store.run(run).pool).pair_keys}

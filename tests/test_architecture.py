@@ -1,0 +1,111 @@
+"""Who may import what, read from the source with ast."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ENGINE = ROOT / "ser_backend"
+APP = ROOT / "app"
+
+BASE = {"records", "errors", "config", "home", "metrics"}
+VIEWS_MAY = BASE | {"jobs", "ingest", "review", "export", "report", "store", "pairs", "run_folder"}
+# module -> what of ours it may import, beside BASE
+ALLOWED = {
+    "records": set(),
+    "errors": set(),
+    "config": set(),
+    "home": set(),
+    "metrics": set(),
+    "calibration": set(),
+    "self_label": set(),
+    "training": set(),
+    "gate": {"calibration"},
+    "features": set(),
+    "run_folder": set(),
+    "store": set(),
+    "pairs": set(),
+    "ingest": {"pairs"},
+    "run_data": {"pairs"},
+    "reward_model": {"features"},
+    "scoring": {"ingest", "reward_model"},
+    "loop": {"features", "training", "self_label", "gate", "calibration", "run_data", "run_folder", "reward_model"},
+    "review": {"calibration", "pairs", "run_folder", "store"},
+    "report": {"review", "run_folder", "store"},
+    "export": {"pairs", "report", "review", "reward_model", "run_folder", "store"},
+    "jobs": {"pairs", "run_data", "run_folder", "store"},
+    "supervisor": {"run_folder", "store"},
+    "worker": {"store", "jobs", "loop", "pairs", "report", "review", "run_data", "run_folder"},
+    "cli": VIEWS_MAY | {"supervisor", "scoring"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+STANDARD_ONLY = ("records", "errors", "config", "home")
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "migrations" not in path.parts)
+
+
+def noun(path: Path) -> str:
+    """ser_backend/ingest/shapes.py -> ingest."""
+    first = path.relative_to(ENGINE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names imported anywhere in the file, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("ser_backend.")} - {"__version__"}
+
+
+@pytest.mark.parametrize("path", modules(ENGINE), ids=lambda path: str(path.relative_to(ROOT)))
+def test_engine_modules_import_only_what_they_may(path: Path) -> None:
+    name = noun(path)
+    base = set() if name in ("records", "errors") else {"records", "errors"} if name in STANDARD_ONLY else BASE
+    assert ours(path) <= ALLOWED[name] | base | {name}
+    outside = {dotted.split(".")[0] for dotted in imports(path)}
+    assert not outside & {"streamlit", "plotly", "app"}
+    if name in STANDARD_ONLY:
+        assert outside <= set(sys.stdlib_module_names) | {"ser_backend"}
+
+
+def test_only_the_store_knows_sql() -> None:
+    users = {noun(path) for path in modules(ENGINE) if {n.split(".")[0] for n in imports(path)} & {"sqlalchemy", "sqlite3", "alembic"}}
+    assert users == {"store"}
+
+
+@pytest.mark.parametrize("path", modules(APP), ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_draw_and_ask_only(path: Path) -> None:
+    assert ours(path) <= VIEWS_MAY
+    outside = {dotted.split(".")[0] for dotted in imports(path)}
+    assert not outside & {"torch", "transformers", "peft", "sqlalchemy", "scipy", "sklearn", "subprocess"}
+    views = {view.stem for view in (APP / "views").glob("*.py")}
+    if path.parent.name == "views":
+        assert not outside & views, "one view must not import another"
+    if path.name == "charts.py":
+        assert "streamlit" not in outside
+
+
+def test_importing_the_app_and_what_it_uses_loads_no_torch() -> None:
+    names = sorted(f"ser_backend.{name}" for name in VIEWS_MAY)
+    code = f"""
+import sys
+sys.path.insert(0, {str(APP)!r})
+import charts, components, state, {", ".join(names)}
+print(sorted({{"torch", "transformers", "sklearn"}} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stderr
