@@ -159,3 +159,13 @@ def markdown_table() -> str:
             values = f"{entry['low']:g} to {entry['high']:g}"
         lines.append(f"| `{name}` | `{entry['default']}` | {values} | {entry['help']} |")
     return "\n".join(lines)
+
+
+def presets_table() -> str:
+    """The presets as the table that docs/configuration.md holds."""
+    lines = ["| preset | what it is | settings |", "|---|---|---|"]
+    for name, preset in PRESETS.items():
+        settings = ", ".join(f"`{key}={value}`" for key, value in preset.settings.items()) or "the defaults"
+        default = " (default)" if name == DEFAULT_PRESET else ""
+        lines.append(f"| `{name}`{default} | {preset.help} | {settings} |")
+    return "\n".join(lines)
