@@ -29,7 +29,7 @@ from ser_backend.loop import Told, self_evolve
 from ser_backend.metrics import accuracy
 from ser_backend.pairs import PairSet
 from ser_backend.records import Dataset, Interval, Preferred, Role
-from ser_backend.report import versions
+from ser_backend.report import in_force, versions
 from ser_backend.run_data import RunData, prepare
 from ser_backend.run_folder import RunFolder
 
@@ -116,8 +116,8 @@ def one_seed(
         said = run.round_arrays(round_.index, "new_preferred")["new_preferred"]
         precision.append(accuracy(said[said != 0], hidden[said != 0]).value if (said != 0).any() else None)
         coverage.append(float((said != 0).mean()))
-    force = rounds[last.payload["best_round"]]
-    in_force = force.control if rounds[-1].promoted == "control" else force.heldout
+    force, is_control = in_force(rounds)
+    final = force.control if is_control else force.heldout
     return {
         "random_seed": config.random_seed,
         "n_seed": seed.n_pairs,
@@ -125,7 +125,7 @@ def one_seed(
         "seed": rounds[0].heldout.value,
         "rounds": [r.heldout.value for r in rounds[1:]],
         "control": rounds[-1].control.value,
-        "final": in_force.value,
+        "final": final.value,
         "precision": precision,
         "coverage": coverage,
         "promoted": [r.promoted for r in rounds[1:]],

@@ -118,7 +118,8 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "careful": Preset(
         "Careful",
-        "Every round trains afresh on all human labels and all self-labels kept so far; pairs pass by reward rank, clear ones first.",
+        "Every round trains afresh on all human labels and all self-labels kept so far; pairs pass by the rank of their "
+        "rewards, clear ones first.",
         {
             "train_on": "cumulative+seed",
             "init": "fresh",

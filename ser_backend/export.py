@@ -20,6 +20,7 @@ from ser_backend.errors import SerError
 from ser_backend.metrics import sigmoid
 from ser_backend.pairs import PairSet
 from ser_backend.records import Pair
+from ser_backend.report import in_force as model_in_force
 from ser_backend.report import report, verdict
 from ser_backend.review import Desk
 from ser_backend.reward_model import HeadModel
@@ -164,10 +165,9 @@ def card(store: Store, run_id: str) -> str:
     run, rounds = store.run(run_id), list(RunFolder.of(run_id).rounds())
     facts = report(store, run_id)
     counts = summary(store, run_id)
-    force = rounds[facts["best_round"]]
+    force, is_control = model_in_force(rounds)
     precision = Desk(store, run_id).precision()
-    is_control = rounds[-1].promoted == "control"
-    accuracy = force.control if is_control and force.control else force.heldout
+    accuracy = force.control if is_control else force.heldout
     audited = (
         f"People agreed with {precision.total} of the audited self-labels (exact 95 % interval; a uniform random sample of "
         f"{precision.n_kept:,})."

@@ -69,13 +69,9 @@ def verdict(rounds: list[Round]) -> str | None:
     """Did the self-labels help? The model in force against the control, on the held-out pairs, in words."""
     if len(rounds) < 2:
         return None
-    last = rounds[-1]
-    if last.promoted == "control":
-        return (
-            "The model in force is the control, trained on people's labels only: the self-labels did not hold up "
-            f"({last.why})."
-        )
-    model = rounds[last.details["model_round"]]
+    model, is_control = in_force(rounds)
+    if is_control:
+        return "The model in force is the control, trained on people's labels only: the self-labels did not hold up."
     if model.index == 0:
         return "The model in force is the seed model: no self-labelling round held up."
     if model.difference is None:
@@ -87,6 +83,12 @@ def verdict(rounds: list[Round]) -> str | None:
     if high < 0:
         return f"Self-labels hurt: {figures}. Prefer the control, or review pairs and retrain."
     return f"Whether self-labels helped cannot be told from so few held-out pairs: {figures}."
+
+
+def in_force(rounds: list[Round]) -> tuple[Round, bool]:
+    """The round whose model the run stands on, and whether it is that round's control."""
+    last = rounds[-1].details
+    return rounds[last["model_round"]], bool(last["model_is_control"])
 
 
 def versions() -> dict[str, str]:

@@ -32,7 +32,9 @@ ALLOWED = {
     "run_data": {"pairs"},
     "reward_model": {"features"},
     "scoring": {"ingest", "reward_model"},
-    "loop": {"features", "training", "self_label", "gate", "calibration", "run_data", "run_folder", "reward_model"},
+    "projection": {"features", "training", "run_data", "run_folder"},
+    "rounds": {"training", "self_label", "gate", "run_data", "run_folder"},
+    "loop": {"projection", "rounds", "run_data", "run_folder"},
     "review": {"calibration", "pairs", "run_folder", "store"},
     "report": {"review", "run_folder", "store"},
     "export": {"pairs", "report", "review", "reward_model", "run_folder", "store"},
@@ -83,7 +85,11 @@ def test_engine_modules_import_only_what_they_may(path: Path) -> None:
 
 
 def test_only_the_store_knows_sql() -> None:
-    users = {noun(path) for path in modules(ENGINE) if {n.split(".")[0] for n in imports(path)} & {"sqlalchemy", "sqlite3", "alembic"}}
+    users = {
+        noun(path)
+        for path in modules(ENGINE)
+        if {n.split(".")[0] for n in imports(path)} & {"sqlalchemy", "sqlite3", "alembic"}
+    }
     assert users == {"store"}
 
 

@@ -177,7 +177,9 @@ class PairWriter:
 
     def _write_pairs(self) -> None:
         columns = list(zip(*self._buffer, strict=True))
-        pairs, ids_a, ids_b, prompts, texts_a, texts_b, labels, groups, keys, prompt_keys, domains, sources, rows = columns
+        pairs, ids_a, ids_b, prompts, texts_a, texts_b, labels, groups, keys, prompt_keys, domains, sources, rows = (
+            columns
+        )
         self._buffer.clear()
         self._buffer_chars = 0
         n_before = len(self._rows)

@@ -16,9 +16,9 @@ from ser_backend.run_data import RunData, prepare
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 
-GOOD = "clear exact kind warm helpful step detail reason answer care".split()
-BAD = "vague rude off cold random lazy guess mess wrong dull".split()
-PLAIN = "the a of to and in is it on for with as at by from".split()
+GOOD = ["clear", "exact", "kind", "warm", "helpful", "step", "detail", "reason", "answer", "care"]
+BAD = ["vague", "rude", "off", "cold", "random", "lazy", "guess", "mess", "wrong", "dull"]
+PLAIN = ["the", "a", "of", "to", "and", "in", "is", "it", "on", "for", "with", "as", "at", "by", "from"]
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *GOOD, *BAD, *PLAIN, *(f"topic{i}" for i in range(60))]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)

@@ -18,7 +18,10 @@ SAMPLES = home.ROOT / "data" / "samples"
 def no_supervisor_left_behind():
     yield
     for process in psutil.process_iter(["cmdline"]):
-        if "ser_backend.supervisor" in (process.info["cmdline"] or []) and process.environ().get("SER_HOME") == os.environ["SER_HOME"]:
+        if (
+            "ser_backend.supervisor" in (process.info["cmdline"] or [])
+            and process.environ().get("SER_HOME") == os.environ["SER_HOME"]
+        ):
             process.terminate()
 
 
@@ -30,7 +33,16 @@ def call(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_import_run_export_score_retrain_from_the_command_line(world, tiny_model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    small = ["--set", f"base_model={tiny_model}", "--set", "components=16", "--set", "max_length=64", "--set", "gate=off"]
+    small = [
+        "--set",
+        f"base_model={tiny_model}",
+        "--set",
+        "components=16",
+        "--set",
+        "max_length=64",
+        "--set",
+        "gate=off",
+    ]
     assert call("import", world.seed, "--role", "seed", "--name", "mine").returncode == 0
     ran = call(
         "run", "--seed", "mine", "--pool", world.pool, "--heldout", world.heldout, "--preset", "paper-code", "--rounds", 2,
@@ -73,7 +85,9 @@ def test_import_run_export_score_retrain_from_the_command_line(world, tiny_model
         (["retrain", "none"], "There is no run 'none'"),
     ],
 )
-def test_failure_is_one_sentence_and_a_status(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_is_one_sentence_and_a_status(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == 1
     said = capsys.readouterr()
     assert message in said.err

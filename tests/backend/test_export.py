@@ -72,13 +72,20 @@ def test_reviewed_preference_wins_over_the_self_label(store: Store, run: str) ->
 def test_files_hold_the_same_rows_and_load_as_data_sets(store: Store, run: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = export.write(store, run, out, with_base_model=False)
-    assert {p.name for p in out.iterdir()} == {"preferences.jsonl", "preferences.parquet", "report.json", "reward_model"}
+    assert {p.name for p in out.iterdir()} == {
+        "preferences.jsonl",
+        "preferences.parquet",
+        "report.json",
+        "reward_model",
+    }
     lines = [json.loads(line) for line in (out / "preferences.jsonl").read_text().splitlines()]
     table = pq.read_table(out / "preferences.parquet").to_pylist()
     assert len(lines) == len(table) == sum(done.counts[name] for name in ("human", "review", "self"))
     for line, row in zip(lines, table, strict=True):
         assert {**line, "confidence": None} == {**row, "confidence": None}
-    loaded = load_dataset("json", data_files=str(out / "preferences.jsonl"), split="train", cache_dir=str(tmp_path / "hf"))
+    loaded = load_dataset(
+        "json", data_files=str(out / "preferences.jsonl"), split="train", cache_dir=str(tmp_path / "hf")
+    )
     assert {"prompt", "chosen", "rejected"} <= set(loaded.column_names)
     report = json.loads((out / "report.json").read_text())
     assert {"config", "versions", "seeds", "rounds", "best_round", "stopped_because", "warnings"} <= set(report)

@@ -9,7 +9,8 @@ from ser_backend.features import Backbone, FeatureCache, fill_cache
 from ser_backend.records import Response, response_id
 
 TEXTS = [
-    Response("", f"topic{i} what is it", " ".join(["clear", "exact", "vague"][: 1 + i % 3] * (1 + i))) for i in range(12)
+    Response("", f"topic{i} what is it", " ".join(["clear", "exact", "vague"][: 1 + i % 3] * (1 + i)))
+    for i in range(12)
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_backend import loop
+from ser_backend import gate, self_label
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.ingest import import_source
@@ -79,9 +79,7 @@ def test_train_on_says_what_a_round_trains_on(config: RunConfig, data_of: DataOf
     assert (one.n_human, three.n_human) == (0, n_seed)
 
 
-def test_a_pools_hidden_labels_cannot_reach_a_run(
-    config: RunConfig, store: Store, world, sets, tmp_path: Path
-) -> None:
+def test_a_pools_hidden_labels_cannot_reach_a_run(config: RunConfig, store: Store, world, sets, tmp_path: Path) -> None:
     """The leak rule: whatever the pool's labels are, every number of the run is the same to the byte."""
     rows = [json.loads(line) for line in world.pool.read_text().splitlines()]
     outcomes = []
@@ -94,7 +92,8 @@ def test_a_pools_hidden_labels_cannot_reach_a_run(
                 a_wins = (truth > 0) != flip
                 better, worse = (row["response_a"], row["response_b"])[:: 1 if a_wins else -1]
                 file.write(
-                    json.dumps({"prompt": row["prompt"], "chosen": better, "rejected": worse, "group": row["group"]}) + "\n"
+                    json.dumps({"prompt": row["prompt"], "chosen": better, "rejected": worse, "group": row["group"]})
+                    + "\n"
                 )
         pool = PairSet.open(import_source(store, path, "pool").dataset.id)
         with pytest.raises(SerError, match="pool"):
@@ -184,22 +183,40 @@ def test_gate_rolls_back_a_round_that_people_speak_against(
     config: RunConfig, data_of: DataOf, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Self-labels turned round by force: the gate must keep the seed model, and say so."""
-    honest = loop.self_label.select
+    honest = self_label.select
 
     def perverse(*arguments):
         chosen = honest(*arguments)
         return replace(chosen, preferred=-chosen.preferred)
 
-    monkeypatch.setattr(loop.self_label, "select", perverse)
+    monkeypatch.setattr(self_label, "select", perverse)
     gated = replace(config, gate="on")
     told = play(gated, data_of(gated), folder)
     rounds = list(folder.rounds())
-    assert rounds[1].promoted != "new"
+    assert [r.promoted for r in rounds] == ["new", "previous", "previous"]
     assert rounds[1].heldout.value < rounds[0].heldout.value
-    assert told[-1].payload["best_round"] in (0, 1)
-    seed, last = (folder.round_arrays(i, "weights")["weights"] for i in (0, 1))
-    assert (seed == last).all()
-    assert "rolled back" in told[-1].payload["stopped_because"]
+    assert told[-1].payload["best_round"] == 0
+    seed, last = (folder.round_arrays(i) for i in (0, 2))
+    assert (seed["weights"] == last["weights"]).all()
+    assert not last["kept_round"].any()  # no self-label of a rolled-back round is in force
+    assert last["chain_kept_round"].any()
+    assert "2 rounds in a row were rolled back" in told[-1].payload["stopped_because"]
+
+
+def test_answers_after_a_rolled_back_round_start_again_from_the_model_that_holds(
+    config: RunConfig, data_of: DataOf, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "judge", lambda *_: gate.Verdict("previous", "rolled back: by decree"))
+    gated, data = replace(config, gate="on", rounds=1), data_of(config)
+    play(gated, data, folder)
+    said = {data.pool.pair_keys[row].decode(): "a" for row in np.flatnonzero(data.pool_open)[:5]}
+    play(gated, data, folder, lambda: said, rounds=2)
+    seed_rewards = folder.round_arrays(0, "reward_a", "reward_b")
+    picture, again = folder.picture(1)["histogram"]["all"], folder.picture(2)["histogram"]["all"]
+    assert (
+        np.abs(np.array(picture) - np.array(again)).sum() <= 5
+    )  # the same model chose, from all pairs but the answered
+    assert list(folder.rounds())[2].n_pool == len(seed_rewards["reward_a"]) - 5
 
 
 def test_picture_holds_what_was_selected(config: RunConfig, data_of: DataOf, folder: RunFolder) -> None:

@@ -39,7 +39,9 @@ def test_what_is_in_two_sets_is_used_in_one(made) -> None:
     assert data.counts["seed_left_out"] == 2  # p0 and p1 are prompts of the held-out set
     assert (data.counts["pool_in_seed"], data.counts["pool_in_heldout"], data.counts["pool_near_heldout"]) == (5, 5, 5)
     assert data.pool_open.sum() == 5
-    assert {pair.response_a.prompt for pair in pool.pairs(np.flatnonzero(data.pool_open))} == {f"p{i}" for i in range(5, 10)}
+    assert {pair.response_a.prompt for pair in pool.pairs(np.flatnonzero(data.pool_open))} == {
+        f"p{i}" for i in range(5, 10)
+    }
     text = " ".join(data.notes)
     for part in ("2 seed pairs are in the held-out set", "5 pool pairs are in the seed", "5 pool pairs share a prompt"):
         assert part in text
@@ -83,7 +85,12 @@ def test_too_little_is_refused_in_words(made, seed: range, pool: range, heldout:
 
 
 def test_responses_are_found_whichever_set_they_come_from(made) -> None:
-    data = prepare(made("seed", rows(range(20))), made("pool", rows(range(50, 60))), made("heldout", rows(range(90, 99))), RunConfig())
+    data = prepare(
+        made("seed", rows(range(20))),
+        made("pool", rows(range(50, 60))),
+        made("heldout", rows(range(90, 99))),
+        RunConfig(),
+    )
     some = [0, 5, len(data.response_keys) - 1, 30]
     assert [r.id.encode() for r in data.responses(some)] == data.response_keys[some].tolist()
     a, _ = data.ends("pool")

@@ -61,7 +61,9 @@ def test_published_selection_depends_on_the_arbitrary_offset_of_the_rewards() ->
 
 
 @given(rewards, st.floats(-5, 5), st.floats(0.1, 10))
-def test_percentile_thresholds_do_not_depend_on_offset_and_scale(values: np.ndarray, shift: float, scale: float) -> None:
+def test_percentile_thresholds_do_not_depend_on_offset_and_scale(
+    values: np.ndarray, shift: float, scale: float
+) -> None:
     config = RunConfig(min_kept=0.0, thresholds="percentile")
     before = select(values[:4], values[4:], OPEN, config)
     moved = np.array(sorted(set(values)))

@@ -42,7 +42,15 @@ def run(store: Store) -> str:
     return "r1"
 
 
-def vote(store: Store, run: str, pair: str, token: str, verdict: str = "left", supersedes: int | None = None, who: str = "anna"):
+def vote(
+    store: Store,
+    run: str,
+    pair: str,
+    token: str,
+    verdict: str = "left",
+    supersedes: int | None = None,
+    who: str = "anna",
+):
     return store.add_review(
         run=run, pair=pair, annotator=who, queue="learn", verdict=verdict, left_is="b", round=0, margin=0.5,
         self_label=None, reason="", shown_at=1.0, answered_at=2.0, token=token, supersedes=supersedes,
