@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ser_backend import home
-from ser_backend.config import PRESETS, RunConfig, from_preset
+from ser_backend.config import DEFAULT_PRESET, PRESETS, RunConfig, from_preset
 from ser_backend.errors import SerError
 from ser_backend.ingest import import_source
 from ser_backend.loop import Told, self_evolve
@@ -218,7 +218,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Simulate self-labelling on a fully labelled file.")
     parser.add_argument("file", help="JSON lines with prompt, chosen, rejected, group and perhaps split")
     parser.add_argument("--seed-fraction", type=float, default=0.15)
-    parser.add_argument("--preset", default="paper-code", choices=list(PRESETS))
+    parser.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS))
     parser.add_argument("--method")
     parser.add_argument("--fit")
     parser.add_argument("--seeds", type=int, default=5)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 COLUMNS = (
-    "set", "seed pairs", "test pairs", "settings", "seed", "rounds", "control", "end", "end - control", "all labels",
+    "set", "seed pairs", "test pairs", "seed", "rounds", "control", "end", "end - control", "all labels",
     "self-labels right", "coverage", "s",
 )  # fmt: skip
 
@@ -28,12 +28,10 @@ def row(result: Mapping[str, Any]) -> str:
         f"{100 * value:.1f}" + ("" if reached[i] == n_seeds else f" ({reached[i]}x)")
         for i, value in enumerate(found["rounds"])
     )
-    config = result["config"]
     cells = (
         result["file"].split(".")[0] + (f" {result['subset']}" if result["subset"] else ""),
         f"{found['n_seed']:,.0f} ({result['seed_fraction']:.0%})",
         f"{result['n_test']:,}",
-        f"{config['train_on']}, {config['filter']}, {config['thresholds']}, gate {config['gate']}",
         percent([found["seed"]]),
         rounds or "-",
         percent([found["control"]]),

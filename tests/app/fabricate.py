@@ -49,7 +49,7 @@ def a_round(index: int, **changed: object) -> Round:
         "promoted": "new",
         "why": "kept: +1.0 points against the control" if index else "the seed model: people's labels only",
         "seconds": 1.0,
-        "details": {"model_round": index},
+        "details": {"model_round": index, "model_is_control": False},
     }
     return Round(**{**facts, **changed})  # type: ignore[arg-type]
 

@@ -1,0 +1,299 @@
+"""Records -> plotly figures. Pure functions, no Streamlit: what a figure shows is what it is given.
+
+One colour per origin on every page, told apart by colour-blind eyes (after Okabe and Ito, in tones that read on light and
+on dark ground), and never by colour alone: symbols and dashes differ too.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ser_backend.records import Interval, Round
+
+COLOUR = {
+    "human": "#2F86C6",
+    "self": "#D97706",
+    "review": "#119D76",
+    "control": "#8A8F98",
+    "full": "#B0679B",
+}
+ORIGIN_NAMES = {"human": "people's labels (seed)", "review": "reviewed here", "self": "self-labels"}
+CLEAR = 1
+HEIGHT = 350
+TRANSPARENT = "rgba(0,0,0,0)"
+CONFIG = {"displayModeBar": False, "responsive": True}
+
+
+def accuracy(rounds: Sequence[Round]) -> go.Figure:
+    """Held-out accuracy of the model and of the control, round by round, with 95 % intervals."""
+    title = "Accuracy on held-out pairs"
+    if not rounds:
+        return empty(title, "The seed model is not trained yet.")
+    figure = _figure(title, "round (0 = seed model)", "accuracy")
+    later = [round_ for round_ in rounds if round_.index]
+    _with_interval(
+        figure,
+        "control",
+        [(r.index, r.control, "") for r in later],
+        line={"color": COLOUR["control"], "dash": "dot", "width": 2},
+        marker={"symbol": "square", "size": 8, "color": COLOUR["control"]},
+        shift=0.06 if later else 0,
+    )
+    _with_interval(
+        figure,
+        "model",
+        [(r.index, r.heldout, "" if r.promoted == "new" else "<br>rolled back") for r in rounds],
+        line={"color": COLOUR["self"], "width": 2.5},
+        marker={
+            "symbol": ["circle" if r.promoted == "new" else "x" for r in rounds],
+            "size": [9 if r.promoted == "new" else 11 for r in rounds],
+            "color": COLOUR["self"],
+        },
+    )
+    if any(r.promoted != "new" for r in rounds):
+        mark = {"symbol": "x", "size": 11, "color": COLOUR["self"]}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=mark, name="rolled back")
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(tickvals=[r.index for r in rounds], range=[-0.4, max(1, rounds[-1].index) + 0.4])
+    return figure
+
+
+def difference(rounds: Sequence[Round]) -> go.Figure:
+    """Model minus control, round by round, in percentage points."""
+    title = "What self-labels added: model minus control"
+    told = [(r, r.difference) for r in rounds if r.index and r.difference]
+    if not told:
+        return empty(title, "The first self-labelling round is not finished yet.")
+    figure = _figure(title, "round", "percentage points")
+    value = [100 * d[0] for _, d in told]
+    kept = [r.promoted == "new" for r, _ in told]
+    figure.add_hline(y=0, line={"color": COLOUR["control"], "dash": "dot", "width": 2})
+    figure.add_scatter(
+        x=[r.index for r, _ in told],
+        y=value,
+        mode="markers",
+        name="model - control",
+        marker={
+            "symbol": ["circle" if k else "x" for k in kept],
+            "size": [10 if k else 12 for k in kept],
+            "color": COLOUR["self"],
+        },
+        error_y=_error(value, [100 * d[1] for _, d in told], [100 * d[2] for _, d in told], COLOUR["self"]),
+        customdata=[
+            [f"{100 * d[1]:+.1f} to {100 * d[2]:+.1f}", "" if r.promoted == "new" else "<br>rolled back"]
+            for r, d in told
+        ],
+        hovertemplate="round %{x}: %{y:+.1f} points (%{customdata[0]})%{customdata[1]}<extra></extra>",
+        showlegend=False,
+    )
+    last = told[-1][0].index
+    figure.update_xaxes(tickvals=[r.index for r, _ in told], range=[0.4, last + 0.6])
+    return figure
+
+
+def kept(rounds: Sequence[Round]) -> go.Figure:
+    """Pairs of the open pool that each round kept by each test, and those it left."""
+    title = "Pairs kept and left in each round"
+    later = [round_ for round_ in rounds if round_.index]
+    if not later:
+        return empty(title, "The first self-labelling round is not finished yet.")
+    figure = _figure(title, "round", "pairs")
+    parts = (
+        ("kept, clear", [r.n_kept_status_1 for r in later], COLOUR["self"], ""),
+        ("kept, wide", [r.n_kept_status_2 for r in later], COLOUR["self"], "/"),
+        ("left open", [r.n_pool - r.n_kept for r in later], COLOUR["control"], ""),
+    )
+    for name, counts, colour, pattern in parts:
+        figure.add_bar(
+            x=[r.index for r in later],
+            y=counts,
+            name=name,
+            marker={
+                "color": colour,
+                "opacity": 0.45 if name == "left open" else 1,
+                "pattern": {"shape": pattern, "fgcolor": colour, "bgcolor": TRANSPARENT, "solidity": 0.4},
+                "line": {"width": 1, "color": colour},
+            },
+            hovertemplate="round %{x}: %{y:,} pairs " + name + "<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0.6)
+    figure.update_xaxes(tickvals=[r.index for r in later], range=[0.4, later[-1].index + 0.6])
+    return figure
+
+
+def zones(picture: Mapping[str, Any] | None, config: Mapping[str, Any]) -> go.Figure:
+    """The probability of response a against that of response b, with the zones in which a pair passes."""
+    title = "What the model thinks of the two responses"
+    points = picture and picture.get("points")
+    if not points:
+        return empty(title, "A self-labelling round draws this picture.")
+    what = _scale(config)
+    figure = _figure(title, f"{what} of response a", f"{what} of response b", height=430)
+    high, low, delta = config["tau_high"], config["tau_low"], config["tau_delta"]
+    zone = {"type": "path", "layer": "below", "fillcolor": COLOUR["self"], "line": {"color": COLOUR["self"]}}
+    for path in (f"M {delta},0 L 1,0 L 1,{1 - delta} Z", f"M 0,{delta} L 0,1 L {1 - delta},1 Z"):
+        figure.add_shape(**zone | {"opacity": 0.13, "path": path, "line": {"dash": "dot", "color": COLOUR["self"]}})
+    for path in (
+        f"M {high},0 L 1,0 L 1,{low} L {high},{low} Z",
+        f"M 0,{high} L 0,1 L {low},1 L {low},{high} Z",
+    ):
+        figure.add_shape(**zone | {"opacity": 0.16, "path": path})
+    for name, is_kept, symbol, colour, opacity in (
+        ("left open", 0, "circle-open", COLOUR["control"], 0.75),
+        ("kept", 1, "diamond", COLOUR["self"], 0.85),
+    ):
+        mine = [i for i, k in enumerate(points["kept"]) if k == is_kept]
+        figure.add_scatter(
+            x=[points["p_a"][i] for i in mine],
+            y=[points["p_b"][i] for i in mine],
+            mode="markers",
+            name=name,
+            marker={"symbol": symbol, "size": 6, "color": colour, "opacity": opacity},
+            hovertemplate="a %{x:.2f}, b %{y:.2f}<br>" + name + "<extra></extra>",
+        )
+    for name, line in (("clear zone", "solid"), ("wide zone", "dot")):
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines", name=name, line={"color": COLOUR["self"], "dash": line, "width": 1.5}
+        )
+    figure.update_xaxes(range=[0, 1], constrain="domain")
+    figure.update_yaxes(range=[0, 1], scaleanchor="x", constrain="domain")
+    return figure
+
+
+def gaps(picture: Mapping[str, Any] | None, config: Mapping[str, Any]) -> go.Figure:
+    """How p_a - p_b is spread over the open pairs, the part that was kept, and the cut of the wide test."""
+    title = "How far the two responses lie apart"
+    histogram = picture and picture.get("histogram")
+    if not histogram:
+        return empty(title, "A self-labelling round draws this picture.")
+    what = _scale(config)
+    figure = _figure(title, f"{what} of a minus {what} of b", "pairs", height=430)
+    edges = histogram["edges"]
+    middles = [(left + right) / 2 for left, right in itertools.pairwise(edges)]
+    for name, counts, colour, opacity in (
+        ("all open pairs", histogram["all"], COLOUR["control"], 0.45),
+        ("kept", histogram["kept"], COLOUR["self"], 0.95),
+    ):
+        figure.add_bar(
+            x=middles,
+            y=counts,
+            name=name,
+            width=edges[1] - edges[0],
+            marker={"color": colour, "opacity": opacity, "line": {"width": 0}},
+            hovertemplate="around %{x:.2f}: %{y:,} pairs, " + name + "<extra></extra>",
+        )
+    for cut in (-config["tau_delta"], config["tau_delta"]):
+        figure.add_vline(x=cut, line={"color": COLOUR["self"], "dash": "dot", "width": 2})
+    figure.add_annotation(
+        x=config["tau_delta"], y=1, yref="paper", text=f"cut at ±{config['tau_delta']:g}", showarrow=False, xanchor="left",
+        xshift=4,
+    )  # fmt: skip
+    figure.update_layout(barmode="overlay", bargap=0)
+    figure.update_xaxes(range=[-1, 1])
+    return figure
+
+
+def origins(counts: Mapping[str, int]) -> go.Figure:
+    """Labels by origin."""
+    title = "Where the labels come from"
+    known = [origin for origin in ORIGIN_NAMES if counts.get(origin)]
+    if not known:
+        return empty(title, "There are no labels yet.")
+    figure = _figure(title, "pairs", "", height=120 + 45 * len(known))
+    figure.update_layout(margin_b=50)
+    for origin, pattern in zip(ORIGIN_NAMES, ("", "x", "/"), strict=True):
+        if origin in known:
+            figure.add_bar(
+                x=[counts[origin]],
+                y=[ORIGIN_NAMES[origin]],
+                orientation="h",
+                name=ORIGIN_NAMES[origin],
+                text=[f"{counts[origin]:,}"],
+                marker={
+                    "color": COLOUR[origin],
+                    "pattern": {"shape": pattern, "solidity": 0.15, "fgcolor": "rgba(255,255,255,.7)"},
+                },
+                hovertemplate="%{y}: %{x:,} pairs<extra></extra>",
+                showlegend=False,
+            )
+    figure.update_yaxes(autorange="reversed", title=None)
+    return figure
+
+
+def empty(title: str, sentence: str) -> go.Figure:
+    """A figure that says why it shows nothing."""
+    figure = _figure(title, "", "")
+    figure.add_annotation(text=sentence, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", opacity=0.75)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
+
+
+# ---- one template
+
+
+def _figure(title: str, x: str, y: str, height: int = HEIGHT) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        title={"text": title, "font": {"size": 15}, "x": 0, "xanchor": "left", "y": 0.98, "yanchor": "top"},
+        height=height,
+        margin={"l": 10, "r": 10, "t": 44, "b": 92},  # the legend lies below the axis title, however narrow it gets
+        paper_bgcolor=TRANSPARENT,
+        plot_bgcolor=TRANSPARENT,
+        legend={
+            "orientation": "h",
+            "xref": "container",
+            "yref": "container",
+            "x": 0.01,
+            "y": 0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+        },
+        hoverlabel={"align": "left"},
+    )
+    figure.update_xaxes(title=x or None, title_standoff=8, zeroline=False, fixedrange=True)
+    figure.update_yaxes(title=y or None, zeroline=False, automargin=True, fixedrange=True)
+    return figure
+
+
+def _with_interval(
+    figure: go.Figure,
+    name: str,
+    told: Sequence[tuple[int, Interval | None, str]],
+    line: dict[str, Any],
+    marker: dict[str, Any],
+    shift: float = 0,
+) -> None:
+    """shift: moves the marks aside, so that two intervals at one round do not cover each other."""
+    known = [(index, interval, note) for index, interval, note in told if interval is not None]
+    if not known:
+        return
+    value = [interval.value for _, interval, _ in known]
+    figure.add_scatter(
+        x=[index + shift for index, _, _ in known],
+        y=value,
+        mode="lines+markers",
+        name=name,
+        line=line,
+        marker=marker,
+        error_y=_error(value, [i.low for _, i, _ in known], [i.high for _, i, _ in known], line["color"]),
+        customdata=[[index, str(interval), note] for index, interval, note in known],
+        hovertemplate="round %{customdata[0]}, " + name + "<br>%{customdata[1]}%{customdata[2]}<extra></extra>",
+    )
+
+
+def _error(value: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": [h - v for v, h in zip(value, high, strict=True)],
+        "arrayminus": [v - lo for v, lo in zip(value, low, strict=True)],
+        "thickness": 1.4,
+        "width": 4,
+        "color": colour,
+    }
+
+
+def _scale(config: Mapping[str, Any]) -> str:
+    return "rank" if config.get("thresholds") == "percentile" else "probability"

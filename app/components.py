@@ -1,0 +1,236 @@
+"""Parts that several pages share: heads, badges, pair cards, tables, and facts put into words. Decides nothing."""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+import state
+import streamlit as st
+
+from ser_backend import pairs
+from ser_backend.errors import SerError
+from ser_backend.records import ACTIVE, Dataset, Interval, Problem, Round, Run, Status
+from ser_backend.report import in_force
+from ser_backend.store import Store
+
+ROLE_NAMES = {"seed": "Seed", "pool": "Pool", "heldout": "Held-out"}
+ROLE_HELP = {
+    "seed": "Pairs with a human preference. The first model learns from them; a few hundred are enough to begin.",
+    "pool": "Pairs to be labelled by the model. Labels in the source, if there are any, are dropped.",
+    "heldout": "Pairs with a human preference that are only used to measure accuracy.",
+}
+STATUS = {
+    Status.QUEUED: ("waiting", ":material/schedule:", "gray"),
+    Status.RUNNING: ("running", ":material/play_circle:", "blue"),
+    Status.STOPPING: ("stopping", ":material/pending:", "orange"),
+    Status.STOPPED: ("stopped", ":material/stop_circle:", "gray"),
+    Status.SUCCEEDED: ("finished", ":material/check_circle:", "green"),
+    Status.FAILED: ("failed", ":material/error:", "red"),
+    Status.INTERRUPTED: ("interrupted", ":material/warning:", "orange"),
+}
+TABLE_ROWS = 100
+
+STYLE = """<style>
+.stMainBlockContainer { max-width: 1240px; padding-top: 4rem; padding-bottom: 3rem; }
+.stMainBlockContainer h1 { padding: 0 0 .15rem; }
+.st-key-charts [data-testid="stColumn"] { min-width: min(350px, 100%); }
+.ser-pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: .6rem .8rem; }
+.ser-desk { height: clamp(320px, calc(100vh - 372px), 900px); grid-template-rows: fit-content(36%) minmax(0, 1fr); }
+.ser-prompt { grid-column: 1 / -1; }
+.ser-pane {
+  display: flex; flex-direction: column; min-height: 0; border-radius: .5rem; padding: .55rem .8rem .65rem;
+  border: 1px solid color-mix(in srgb, currentColor 18%, transparent);
+}
+.ser-prompt { background: color-mix(in srgb, currentColor 5%, transparent); }
+.ser-name { font-size: .78rem; font-weight: 600; opacity: .72; padding-bottom: .2rem; flex: none; }
+.ser-text { white-space: pre-wrap; overflow-wrap: anywhere; overflow: auto; min-height: 0; line-height: 1.5; }
+.ser-card .ser-text { max-height: 11rem; font-size: .93rem; }
+.ser-better { border-color: #2F86C6; box-shadow: inset 3px 0 0 #2F86C6; }
+</style>"""
+
+
+@st.cache_resource(show_spinner=False)
+def _store_of(where: str) -> Store:
+    return Store.open()
+
+
+def open_store() -> Store:
+    """One handle for all sessions (and one for each data folder, which matters to tests only)."""
+    from ser_backend import home
+
+    return _store_of(str(home.home()))
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """A SerError is a sentence for the user: show it as it stands."""
+    try:
+        yield
+    except SerError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+
+
+def plain(text: str) -> str:
+    """Text for a place that reads Markdown, to be shown as it is."""
+    return re.sub(r"([\\`*_\[\]<>$~:#|])", r"\\\1", text)
+
+
+def head(question: str, line: str) -> "st.delta_generator.DeltaGenerator":
+    """The question a page answers and its state in one line; returns the place of the primary action."""
+    left, right = st.columns([6, 4], vertical_alignment="bottom")
+    with left:
+        st.title(question, anchor=False)
+        st.markdown(line)
+    return right.container(horizontal=True, horizontal_alignment="right")
+
+
+def nothing_yet(sentence: str, page: str | None = None, label: str = "") -> None:
+    """An empty state: what is missing and where to get it."""
+    with st.container(border=True):
+        st.markdown(sentence)
+        if page:
+            st.page_link(page, label=label, icon=":material/arrow_forward:")
+
+
+# ---- runs
+
+
+def badge(status: Status) -> str:
+    """Markdown of a status: icon, word and colour."""
+    word, icon, colour = STATUS[status]
+    return f":{colour}-badge[{icon} {word}]"
+
+
+def run_picker(store: Store) -> Run | None:
+    """The run that this session looks at; ?run=... in the address names it too. None when there is none yet."""
+    runs = {run.id: run for run in store.runs()}
+    if not runs:
+        return None
+    session = state.session()
+    wanted = session.run or st.query_params.get("run", "")
+    if st.session_state.get(state.RUN_PICKER) not in runs:
+        st.session_state[state.RUN_PICKER] = wanted if wanted in runs else next(iter(runs))
+
+    def label(run_id: str) -> str:
+        run = runs[run_id]
+        word = "under way" if is_active(run) else STATUS[run.status][0]
+        return f"{run.name} · {word} · {when(run.created_at)}"
+
+    session.run = st.selectbox("Run", list(runs), format_func=label, key=state.RUN_PICKER, label_visibility="collapsed")
+    st.query_params["run"] = session.run
+    return runs[session.run]
+
+
+def show_run(run_id: str) -> None:
+    """Make this the run that the pages show."""
+    state.session().run = run_id
+    st.session_state.pop(state.RUN_PICKER, None)
+
+
+def is_active(run: Run) -> bool:
+    return run.status in ACTIVE
+
+
+# ---- pairs and problems
+
+
+def pair_html(prompt: str, left: str, right: str, names: tuple[str, str], kind: str, better: str = "") -> str:
+    """Prompt over two equal panes. The texts are escaped: nothing in them is markup, and none of it is changed.
+
+    kind: "desk" fills the height of the window and scrolls inside, "card" is short. better: "left", "right" or "".
+    """
+    shown = [f'<div class="ser-pair ser-{kind}">']
+    if prompt:
+        shown.append(_pane("Prompt", prompt, "ser-prompt"))
+    shown.append(_pane(names[0], left, "ser-better" if better == "left" else ""))
+    shown.append(_pane(names[1], right, "ser-better" if better == "right" else ""))
+    return "".join(shown) + "</div>"
+
+
+def _pane(name: str, text: str, kind: str) -> str:
+    return (
+        f'<div class="ser-pane {kind}"><div class="ser-name">{html.escape(name)}</div>'
+        f'<div class="ser-text" dir="auto">{html.escape(text)}</div></div>'
+    )
+
+
+def problem_table(problems: Sequence[Problem]) -> None:
+    st.dataframe(
+        [{"row": p.row, "field": p.field, "reason": p.message, "as it stood": p.raw} for p in problems],
+        hide_index=True,
+        column_config={
+            "row": st.column_config.NumberColumn(width=60, help="Line of a text file, record number of a table."),
+            "field": st.column_config.TextColumn(width=110),
+            "reason": st.column_config.TextColumn(width="large"),
+            "as it stood": st.column_config.TextColumn(width="medium"),
+        },
+    )
+
+
+def problems_of(dataset: Dataset, key: str) -> None:
+    """The rejected rows of a data set: the first hundred as a table, all of them as a file."""
+    found = pairs.problems(dataset.id, TABLE_ROWS)
+    problem_table(found)
+    if dataset.n_problems > len(found):
+        st.caption(f"The first {len(found):,} of {dataset.n_problems:,}; the file holds all.")
+    path = pairs.export_problems(dataset.id)
+    st.download_button(
+        f"Download {dataset.n_problems:,} rejected rows",
+        path.read_bytes,
+        file_name=f"{dataset.name}-rejected.jsonl",
+        mime="application/jsonl",
+        icon=":material/download:",
+        on_click="ignore",
+        key=key,
+    )
+
+
+# ---- facts in words
+
+
+def when(iso: str) -> str:
+    """Local time of an ISO time stamp, to the minute."""
+    return datetime.fromisoformat(iso).astimezone().strftime("%d %b %H:%M")
+
+
+def duration(seconds: float) -> str:
+    """'40 s', '3 min', '2 h 05 min'."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """'1 pair', '1,200 pairs'."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def points(difference: tuple[float, float, float]) -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    value, low, high = (100 * x for x in difference)
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def accuracy_in_use(rounds: Sequence[Round]) -> Interval | None:
+    """Held-out accuracy of the model that the run stands on now: a rolled-back round leaves the one before it."""
+    now = None
+    for round_ in rounds:
+        if round_.promoted == "new":
+            now = round_.heldout
+        elif round_.promoted == "control":
+            now = round_.control
+    return now
+
+
+def outcome(rounds: Sequence[Round]) -> str | None:
+    """ "better", "worse" or "open" for the model in force against the control; None before the first round."""
+    if len(rounds) < 2:
+        return None
+    model, is_control = in_force(list(rounds))
+    if is_control or not model.index or model.difference is None:
+        return "open"
+    _, low, high = model.difference
+    return "better" if low > 0 else "worse" if high < 0 else "open"

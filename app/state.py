@@ -1,0 +1,41 @@
+"""What a session remembers between two runs of a page. Nothing durable lives here: what matters is in the store.
+
+One typed object under one key; the names of widget keys that code sets or reads stand below it.
+"""
+
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from ser_backend.ingest import Imported
+from ser_backend.records import Verdict
+from ser_backend.review import Presentation
+
+KEY = "ser"
+
+# widgets whose value code sets before they are drawn
+RUN_PICKER = "run_picker"
+QUEUE = "queue"
+ANNOTATOR = "annotator"
+UPLOAD = "upload"
+ROLE = "role"
+
+
+@dataclass(slots=True)
+class Session:
+    run: str | None = None  # id of the run that Watch, Review and Export show
+    annotator: str = ""
+    uploads: int = 0  # counts imports, so that the uploader starts empty after each
+    imported: list[Imported] = field(default_factory=list)  # outcome of the last import, shown once more
+    chosen: dict[str, str] = field(default_factory=dict)  # role -> data set id that Train begins with
+    showing: Presentation | None = None  # the pair on the review desk
+    answered: tuple[Presentation, Verdict] | None = None  # the one before it
+    key_at: float = 0.0  # when the last vote key came; a held key sends them without a pause
+    message: str = ""  # one sentence for the next drawing of the desk
+
+
+def session() -> Session:
+    if KEY not in st.session_state:
+        st.session_state[KEY] = Session()
+    found: Session = st.session_state[KEY]
+    return found

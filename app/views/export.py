@@ -1,0 +1,133 @@
+"""Export: leave with a reward model and a preference set that say where every label came from."""
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import charts
+import components
+import streamlit as st
+
+from ser_backend import export
+from ser_backend.records import Run
+from ser_backend.report import warnings
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store
+
+QUESTION = "What do you take home?"
+COLUMNS_HELP = (
+    "Columns prompt, chosen and rejected, as trainers such as TRL read them, and beside them where each label came from: "
+    "origin (human, review or self), round, confidence, annotator, pair, group and source."
+)
+
+
+def page() -> None:
+    store = components.open_store()
+    action = components.head(QUESTION, "A reward model with its card, and every label with its origin.")
+    run = components.run_picker(store)
+    if run is None:
+        components.nothing_yet("There is no run yet, so there is nothing to export.", "views/train.py", "Start one")
+        return
+    if not RunFolder.of(run.id).finished():
+        components.nothing_yet(
+            "This run has no finished round yet; its first model is what could be exported.",
+            "views/watch.py",
+            "Watch it",
+        )
+        return
+    counts = export.summary(store, run.id)
+    if components.is_active(run):
+        st.info("The run is under way: an export holds what its last finished round left.", icon=":material/info:")
+    left, right = st.columns([5, 5], gap="large")
+    with left:
+        _labels(counts)
+    with right:
+        with_base_model = _downloads(store, run)
+    with action:
+        _download(
+            "Download everything",
+            lambda: export.bundle(store, run.id, with_base_model).read_bytes(),
+            f"ser-studio-{run.id}.zip",
+            help="One zip: preferences, reward model with its card, and the report.",
+            primary=True,
+        )
+    _card(store, run)
+
+
+def _labels(counts: dict[str, int]) -> None:
+    st.plotly_chart(charts.origins(counts), key="origins", config=charts.CONFIG)
+    total = sum(counts[origin] for origin in charts.ORIGIN_NAMES)
+    ties = (
+        f" {components.count(counts['ties'], 'tie')} left out: chosen and rejected have no place for them."
+        if counts["ties"]
+        else ""
+    )
+    st.caption(
+        f"{components.count(total, 'preference')} in all.{ties} Held-out pairs stay out, so that they can go on measuring."
+    )
+
+
+def _downloads(store: Store, run: Run) -> bool:
+    """The parts one by one. Returns whether the base model is wanted."""
+    st.markdown("**Preferences**", help=COLUMNS_HELP)
+    with st.container(horizontal=True):
+        for suffix, label in ((".jsonl", "JSONL"), (".parquet", "Parquet")):
+            _download(label, lambda suffix=suffix: _preferences(store, run.id, suffix), f"preferences-{run.id}{suffix}")
+    st.markdown("**Reward model**")
+    with_base_model = st.toggle(
+        "Include the base model",
+        value=True,
+        help="With it the folder scores texts on a machine without this program's base model; it is about 90 MB larger.",
+    )
+    _download(
+        "Reward model folder",
+        lambda: _model_folder(export.bundle(store, run.id, with_base_model)),
+        f"reward_model-{run.id}.zip",
+    )
+    return with_base_model
+
+
+def _download(label: str, make: Callable[[], bytes], name: str, help: str | None = None, primary: bool = False) -> None:
+    """The file is made when the button is pressed."""
+    st.download_button(
+        label,
+        make,
+        file_name=name,
+        icon=":material/download:",
+        type="primary" if primary else "secondary",
+        on_click="ignore",
+        help=help,
+        key=f"download-{label}",
+    )
+
+
+def _preferences(store: Store, run_id: str, suffix: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"preferences{suffix}"
+        export.write_preferences(store, run_id, path)
+        return path.read_bytes()
+
+
+def _model_folder(bundle: Path) -> bytes:
+    """The reward_model folder of the bundle as a zip of its own."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(bundle) as all_of_it, zipfile.ZipFile(out, "w") as part:
+        for name in all_of_it.namelist():
+            if "/reward_model/" in name:
+                part.writestr(name.split("/", 1)[1], all_of_it.read(name))
+    return out.getvalue()
+
+
+def _card(store: Store, run: Run) -> None:
+    found = warnings(store.rounds(run.id), (RunFolder.of(run.id).json("data") or {"notes": []})["notes"])
+    if found:
+        with st.container(border=True):
+            st.markdown("**Before you use it**")
+            st.markdown("\n".join(f"- {components.plain(sentence)}" for sentence in found))
+    with st.expander("Model card", icon=":material/description:"):
+        st.code(export.card(store, run.id), language="markdown", wrap_lines=True)
+
+
+page()
