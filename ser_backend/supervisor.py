@@ -165,6 +165,7 @@ def main() -> int:
         def leave(*_: object) -> None:
             supervisor.leaving = True
 
+        print(f"Serving {home.home()}, slots: {', '.join(supervisor.slots)}. Ctrl+C ends this; running jobs go on.", flush=True)
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
         supervisor.serve(exit_when_idle=chosen.when_idle == "exit")

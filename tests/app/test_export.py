@@ -16,7 +16,7 @@ def test_a_run_without_a_round_leads_to_watch(open_page, failed):
 
 def test_a_finished_run_offers_labels_model_and_card(open_page, store, finished):
     page = open_page("export")
-    assert export.summary(store, finished.id) == {"human": 30, "review": 0, "self": KEPT, "ties": 0}
+    assert export.summary(store, finished.id) == {"human": 30, "review": 0, "self": KEPT, "ties": 0, "held_out": 0}
     assert f"{30 + KEPT} preferences in all" in texts(page)
     offered = {found.proto.label for found in page.get("download_button")}
     assert offered == {"Download everything", "JSONL", "Parquet", "Reward model folder"}
