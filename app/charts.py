@@ -132,13 +132,12 @@ def zones(picture: Mapping[str, Any] | None, config: Mapping[str, Any]) -> go.Fi
     what = _scale(config)
     figure = _figure(title, f"{what} of response a", f"{what} of response b", height=430)
     high, low, delta = config["tau_high"], config["tau_low"], config["tau_delta"]
+    clear, wide = _tests(picture)
     zone = {"type": "path", "layer": "below", "fillcolor": COLOUR["self"], "line": {"color": COLOUR["self"]}}
-    for path in (f"M {delta},0 L 1,0 L 1,{1 - delta} Z", f"M 0,{delta} L 0,1 L {1 - delta},1 Z"):
+    for path in (f"M {delta},0 L 1,0 L 1,{1 - delta} Z", f"M 0,{delta} L 0,1 L {1 - delta},1 Z") if wide else ():
         figure.add_shape(**zone | {"opacity": 0.13, "path": path, "line": {"dash": "dot", "color": COLOUR["self"]}})
-    for path in (
-        f"M {high},0 L 1,0 L 1,{low} L {high},{low} Z",
-        f"M 0,{high} L 0,1 L {low},1 L {low},{high} Z",
-    ):
+    squares = (f"M {high},0 L 1,0 L 1,{low} L {high},{low} Z", f"M 0,{high} L 0,1 L {low},1 L {low},{high} Z")
+    for path in squares if clear else ():
         figure.add_shape(**zone | {"opacity": 0.16, "path": path})
     for name, is_kept, symbol, colour, opacity in (
         ("left open", 0, "circle-open", COLOUR["control"], 0.75),
@@ -153,7 +152,7 @@ def zones(picture: Mapping[str, Any] | None, config: Mapping[str, Any]) -> go.Fi
             marker={"symbol": symbol, "size": 6, "color": colour, "opacity": opacity},
             hovertemplate="a %{x:.2f}, b %{y:.2f}<br>" + name + "<extra></extra>",
         )
-    for name, line in (("clear zone", "solid"), ("wide zone", "dot")):
+    for name, line in [("clear zone", "solid")] * clear + [("wide zone", "dot")] * wide:
         figure.add_scatter(
             x=[None], y=[None], mode="lines", name=name, line={"color": COLOUR["self"], "dash": line, "width": 1.5}
         )
@@ -184,12 +183,12 @@ def gaps(picture: Mapping[str, Any] | None, config: Mapping[str, Any]) -> go.Fig
             marker={"color": colour, "opacity": opacity, "line": {"width": 0}},
             hovertemplate="around %{x:.2f}: %{y:,} pairs, " + name + "<extra></extra>",
         )
-    for cut in (-config["tau_delta"], config["tau_delta"]):
+    _, wide = _tests(picture)
+    for cut in (-config["tau_delta"], config["tau_delta"]) if wide else ():
         figure.add_vline(x=cut, line={"color": COLOUR["self"], "dash": "dot", "width": 2})
-    figure.add_annotation(
-        x=config["tau_delta"], y=1, yref="paper", text=f"cut at ±{config['tau_delta']:g}", showarrow=False, xanchor="left",
-        xshift=4,
-    )  # fmt: skip
+    said = f"cut at ±{config['tau_delta']:g}" if wide else "only clear pairs pass in this round: no cut here"
+    place = {"x": config["tau_delta"], "xshift": 4} if wide else {"x": -1}
+    figure.add_annotation(**place, y=1, yref="paper", text=said, showarrow=False, xanchor="left")
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(range=[-1, 1])
     return figure
@@ -203,21 +202,19 @@ def origins(counts: Mapping[str, int]) -> go.Figure:
         return empty(title, "There are no labels yet.")
     figure = _figure(title, "pairs", "", height=120 + 45 * len(known))
     figure.update_layout(margin_b=50)
-    for origin, pattern in zip(ORIGIN_NAMES, ("", "x", "/"), strict=True):
-        if origin in known:
-            figure.add_bar(
-                x=[counts[origin]],
-                y=[ORIGIN_NAMES[origin]],
-                orientation="h",
-                name=ORIGIN_NAMES[origin],
-                text=[f"{counts[origin]:,}"],
-                marker={
-                    "color": COLOUR[origin],
-                    "pattern": {"shape": pattern, "solidity": 0.15, "fgcolor": "rgba(255,255,255,.7)"},
-                },
-                hovertemplate="%{y}: %{x:,} pairs<extra></extra>",
-                showlegend=False,
-            )
+    for origin in known:
+        figure.add_bar(
+            x=[counts[origin]],
+            y=[ORIGIN_NAMES[origin]],
+            orientation="h",
+            name=ORIGIN_NAMES[origin],
+            text=[f"{counts[origin]:,}"],
+            textposition="auto",
+            marker={"color": COLOUR[origin]},
+            hovertemplate="%{y}: %{x:,} pairs<extra></extra>",
+            showlegend=False,
+        )
+    figure.update_layout(barmode="overlay", bargap=0.35)
     figure.update_yaxes(autorange="reversed", title=None)
     return figure
 
@@ -293,6 +290,12 @@ def _error(value: Sequence[float], low: Sequence[float], high: Sequence[float], 
         "width": 4,
         "color": colour,
     }
+
+
+def _tests(picture: Mapping[str, Any] | None) -> tuple[bool, bool]:
+    """Which tests decided in this round: clear, wide. A staged filter uses one at a time."""
+    stage = (picture or {}).get("stage") or "clear or wide"
+    return "clear" in stage, "wide" in stage
 
 
 def _scale(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ser_backend import pairs
 from ser_backend.errors import SerError
 from ser_backend.records import ACTIVE, Dataset, Interval, Problem, Round, Run, Status
 from ser_backend.report import in_force
-from ser_backend.store import Store
+from ser_backend.store import DatabaseTrouble, Store
 
 ROLE_NAMES = {"seed": "Seed", "pool": "Pool", "heldout": "Held-out"}
 ROLE_HELP = {
@@ -70,6 +70,9 @@ def errors_in_words() -> Iterator[None]:
         yield
     except SerError as error:
         st.error(plain(str(error)), icon=":material/error:")
+    except DatabaseTrouble as error:
+        sentence = f"The database did not answer ({str(error).splitlines()[0]}). Check the disk, then reload the page."
+        st.error(plain(sentence), icon=":material/error:")
 
 
 def plain(text: str) -> str:
@@ -115,8 +118,7 @@ def run_picker(store: Store) -> Run | None:
 
     def label(run_id: str) -> str:
         run = runs[run_id]
-        word = "under way" if is_active(run) else STATUS[run.status][0]
-        return f"{run.name} · {word} · {when(run.created_at)}"
+        return f"{run.name} · {when(run.created_at)} · {run.id}"
 
     session.run = st.selectbox("Run", list(runs), format_func=label, key=state.RUN_PICKER, label_visibility="collapsed")
     st.query_params["run"] = session.run

@@ -18,9 +18,10 @@ from ser_backend.errors import NotFound, SerError
 from ser_backend.records import ACTIVE, ROLES, Dataset, Event, Role, Run, Status
 from ser_backend.report import verdict
 from ser_backend.run_folder import RunFolder
-from ser_backend.store import Store
+from ser_backend.store import DatabaseTrouble, Store
 
 POLL_S = 0.3
+SAY_S = 10.0
 SAMPLES = home.ROOT / "data" / "samples"
 
 
@@ -98,10 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return chosen.act(chosen)
     except SerError as error:
         print(str(error), file=sys.stderr)
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError, FileExistsError) as error:
+        print(f"{error.filename} cannot be used: {error.strerror}. Give another path.", file=sys.stderr)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
+    except (OSError, UnicodeError, DatabaseTrouble) as error:
+        print(f"{str(error).splitlines()[0]}. Check the disk and the paths, then try again.", file=sys.stderr)
     return 1
 
 
@@ -185,6 +190,8 @@ def _export(chosen: argparse.Namespace) -> int:
 def _score(chosen: argparse.Namespace) -> int:
     from ser_backend.scoring import score_file
 
+    if chosen.out.is_symlink() or (chosen.out.exists() and not chosen.out.is_file()):
+        raise SerError(f"{chosen.out} is not a plain file. Give the name of a file to write.")
     with _Bar("Scoring") as bar:
         done, problems = score_file(chosen.model, chosen.file, chosen.out, bar.show)
     print(f"{chosen.out}: rewards for {done:,} rows" + (f"; {problems:,} rows could not be used" if problems else ""))
@@ -289,15 +296,18 @@ def _in_words(dataset: Dataset) -> str:
 
 def _check_out(out: Path | None) -> None:
     """Before the work, not after it."""
+    if out and not os.access(next(p for p in (out, *out.absolute().parents) if p.exists()), os.W_OK):
+        raise SerError(f"{out} cannot be written to. Give a folder in a place that is yours.")
     if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SerError(f"{out} exists already and is not an empty folder. Give a folder that does not exist yet.")
 
 
 class _Bar:
-    """A progress bar on standard error; silent where that is not a terminal."""
+    """A progress bar on standard error; where that is not a terminal, a line every ten seconds."""
 
     def __init__(self, title: str) -> None:
-        self.title, self.shown, self.started = title, False, time.monotonic()
+        self.title, self.shown = title, False
+        self.started = self.said = time.monotonic()
 
     def show(self, done: int, total: int) -> None:
         if sys.stderr.isatty() and total:
@@ -308,6 +318,9 @@ class _Bar:
             sys.stderr.write(f"\r  {self.title} [{bar}] {done:,}/{total:,}, {left:.0f} s left ")
             sys.stderr.flush()
             self.shown = True
+        elif total and time.monotonic() - self.said > SAY_S:
+            self.said = time.monotonic()
+            print(f"  {self.title}: {done:,} of {total:,}", file=sys.stderr)
 
     def clear(self) -> None:
         if self.shown:

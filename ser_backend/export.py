@@ -5,6 +5,7 @@ chosen/rejected has no place for them. Held-out labels stay out, so that they ca
 """
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ SCHEMA = pa.schema(
         ("rejected", pa.string()),
         ("origin", pa.string()),  # human: the seed; review: given here; self: by the reward model
         ("round", pa.int32()),  # that kept the self-label, or after which the review was given; null for the seed
-        ("confidence", pa.float32()),  # self-labels: sigmoid(|margin|) of the model in force, not calibrated
+        ("confidence", pa.float32()),  # self-labels: its probability by the model in force, not calibrated
         ("annotator", pa.string()),
         ("pair", pa.string()),
         ("group", pa.string()),
@@ -78,7 +79,7 @@ def preferences(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
             yield _row(pair, said == "a", "review", review.round, None, review.annotator)
     for block in _blocks(found.self_rows):
         for row, pair in zip(block, found.pool.pairs(block), strict=True):
-            confidence = float(sigmoid(np.abs(found.margin[row])))
+            confidence = float(sigmoid(found.margin[row] * found.self_said[row]))
             yield _row(pair, found.self_said[row] > 0, "self", int(found.kept_round[row]), confidence, None)
 
 
@@ -146,17 +147,18 @@ def bundle(store: Store, run_id: str, with_base_model: bool = True) -> Path:
     stamp = f"{last[-1] if last else 'none'}-{len(store.reviews(run_id))}-{'full' if with_base_model else 'light'}"
     path = folder.path / "exports" / f"ser-studio-{run_id}-{stamp}.zip"
     if not path.exists():
-        content = path.with_suffix("")
-        written = write(store, run_id, content, with_base_model).folder
-        try:
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as content:
+            written = write(store, run_id, Path(content) / "all", with_base_model).folder
             with home.atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
                 for file in sorted(written.rglob("*")):
                     if file.is_file():
                         # weights do not compress; deflating 90 MB would only take time
                         how = zipfile.ZIP_STORED if file.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
                         archive.write(file, f"ser-studio-{run_id}/{file.relative_to(written)}", how)
-        finally:
-            home.remove_folder(content)
+        for old in path.parent.glob(f"*-{stamp.rsplit('-')[-1]}.zip"):
+            if old != path:
+                old.unlink(missing_ok=True)
     return path
 
 
@@ -168,12 +170,22 @@ def card(store: Store, run_id: str) -> str:
     force, is_control = model_in_force(rounds)
     precision = Desk(store, run_id).precision()
     accuracy = force.control if is_control else force.heldout
-    audited = (
-        f"People agreed with {precision.total} of the audited self-labels (exact 95 % interval; a uniform random sample of "
-        f"{precision.n_kept:,})."
-        if precision.total.n
-        else "No self-label was audited by a person, so their precision is not known."
+    if not counts["self"]:
+        audited = "There is no self-label in force."
+    elif precision.total.n:
+        audited = (
+            f"People agreed with {precision.total} of the audited self-labels (exact 95 % interval; a uniform random "
+            f"sample of {precision.n_kept:,})."
+        )
+    else:
+        audited = "No self-label was audited by a person, so their precision is not known."
+    held = (
+        f"the control of round {force.index}: trained on people's labels only"
+        if is_control
+        else f"the model of round {force.index}"
     )
+    base = run.config["base_model"]
+    base = "all-MiniLM-L6-v2 (Apache-2.0, bundled with SER Studio)" if base == "bundled" else f"`{base}`"
     table = "\n".join(
         f"| {r.index} | {r.n_train:,} | {r.n_kept:,} | {r.heldout or ''} | {r.control or ''} | {r.why} |"
         for r in rounds
@@ -185,9 +197,9 @@ library_name: ser-studio
 tags: [reward-model, preference, self-evolved-reward-learning]
 ---
 
-# Reward model {run.id}
+# Reward model of the run "{run.name}" ({run.id})
 
-A linear Bradley-Terry reward head on the frozen base model `{run.config["base_model"]}`, trained by self-evolved reward
+A linear Bradley-Terry reward head on the frozen base model {base}, trained by self-evolved reward
 learning (SER) with SER Studio {facts["versions"]["ser-studio"]}. It gives one number to a prompt and a response; only
 differences between responses to the same prompt mean anything.
 
@@ -203,7 +215,7 @@ out. {audited}
 |---|---|---|---|---|---|
 {table}
 
-The model of round {force.index} is the one in this folder. The run ended: {run.stopped_because or "not finished"}
+This folder holds {held}. The run ended: {run.stopped_because or "not finished"}
 
 ## Warnings
 {warnings}
@@ -229,11 +241,12 @@ class _Labels:
         finished = folder.finished()
         if not finished:
             raise SerError("This run has no finished round yet, so there is nothing to export. Wait for round 0.")
-        if not run.heldout:
-            # held-out seed pairs measure the model; as training data they would spoil the figure for whoever comes next
-            held_out = folder.arrays("data", "heldout_rows")["heldout_rows"]
-            self.seed_said[held_out] = 0
-            self.n_held_out = len(held_out)
+        # Seed pairs that are held out, or are in the held-out set or near it, measure the model; as training data they
+        # would spoil the figure for whoever comes next.
+        measuring = np.ones(len(self.seed_said), bool)
+        measuring[folder.arrays("data", "seed_rows")["seed_rows"]] = False
+        self.n_held_out = int((measuring & (self.seed_said != 0)).sum())
+        self.seed_said[measuring] = 0
         arrays = folder.round_arrays(finished[-1], "kept_round", "preferred", "reward_a", "reward_b")
         self.kept_round, self.self_said = arrays["kept_round"][0], arrays["preferred"][0]
         self.margin = arrays["reward_a"] - arrays["reward_b"]

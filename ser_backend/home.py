@@ -55,9 +55,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises SerError with a sentence when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new.")
     os.close(handle)
     temporary = Path(name)
+    temporary.chmod(0o644)  # mkstemp gives 0600, which a team that shares the folder could not read
     try:
         with disk_full_in_words(path.parent):
             yield temporary
@@ -74,7 +75,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder already at `path` is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new."))
     os.chmod(temporary, 0o755)  # mkdtemp gives 0700, which a team that shares the folder could not read
     try:
         with disk_full_in_words(path.parent):
@@ -94,8 +95,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def disk_full_in_words(where: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors and SQLite say it in words of their own
+        if full or "No space left on device" in str(error) or "database or disk is full" in str(error):
             raise SerError(
                 f"The disk that holds {where} is full; nothing was changed there. "
                 "Free some space (or point SER_HOME at a larger disk) and try again."

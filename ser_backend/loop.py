@@ -34,6 +34,9 @@ def self_evolve(
     Resumes after the last finished round in `folder`. Ends with Told("run_finished", payload stopped_because, best_round).
     Raises SerError when something the user can change is in the way.
     """
+    rows = {"seed_rows": data.seed_rows, "heldout_rows": data.heldout_rows, "pool_open": data.pool_open}
+    folder.write_arrays("data", rows)
+    folder.write_json("data", {"counts": data.counts, "notes": data.notes})
     yield Told("data_prepared", None, {"counts": data.counts, "notes": list(data.notes)})
     telling = project(config, data, folder)
     while True:
@@ -48,11 +51,14 @@ def self_evolve(
     state = rounds.restore(folder, finished[-1]) if finished else None
     if finished:
         yield Told("run_resumed", finished[-1], {"message": f"Going on after round {finished[-1]}."})
-    reason = f"All {n_rounds} rounds are done."
+    reason = f"All {n_rounds} rounds are done." if n_rounds <= config.rounds else f"The extra round {n_rounds} is done."
     for index in range(len(finished), n_rounds + 1):
+        labels = human_labels()
+        if state and (words := rounds.said_last(state, labels)):
+            reason = words
+            break
         yield Told("round_started", index, {})
         started = time.perf_counter()
-        labels = human_labels()
         played = rounds.play(index, state, labels) if state else rounds.play_seed(labels)
         if isinstance(played, str):
             reason = played
@@ -61,8 +67,5 @@ def self_evolve(
         folder.write_round(facts, played.arrays, played.picture)
         state = played.state
         yield Told("round_finished", index, {}, facts)
-        if played.last_words:
-            reason = played.last_words
-            break
     assert state is not None
     yield Told("run_finished", None, {"stopped_because": reason, "best_round": state.force.round})

@@ -10,6 +10,7 @@ import numpy as np
 
 from ser_backend import features, training
 from ser_backend.config import RunConfig
+from ser_backend.errors import SerError
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
@@ -41,16 +42,19 @@ def project(config: RunConfig, data: RunData, folder: RunFolder) -> Generator[Pr
             "device": backbone.device,
         },
     )
+    encoder = {"base_model": backbone.name, "fingerprint": backbone.fingerprint, "max_length": backbone.max_length}
     if folder.has("basis"):
+        if folder.json("encoder") != encoder:
+            raise SerError(
+                f"The base model {backbone.name!r} is not the one this run began with (its weights, tokeniser or length "
+                "changed). Start a new run, or put the old model back."
+            )
         basis = training.Basis(**folder.arrays("basis"))
     else:
         yield ("basis_started", {})
         basis = _find_basis(config, data, cache, keys)
+        folder.write_json("encoder", encoder)  # before the basis: the basis is the sign that both are there
         folder.write_arrays("basis", {"mean": basis.mean, "directions": basis.directions})
-        folder.write_json(
-            "encoder",
-            {"base_model": backbone.name, "fingerprint": backbone.fingerprint, "max_length": backbone.max_length},
-        )
     projected = np.empty((len(keys), basis.directions.shape[1]), np.float32)
     for begin in range(0, len(keys), training.CHUNK):
         part = slice(begin, begin + training.CHUNK)

@@ -71,9 +71,9 @@ def verdict(rounds: list[Round]) -> str | None:
         return None
     model, is_control = in_force(rounds)
     if is_control:
-        return "The model in force is the control, trained on people's labels only: the self-labels did not hold up."
+        return "The model in use is the control, trained on people's labels only: the self-labels did not hold up."
     if model.index == 0:
-        return "The model in force is the seed model: no self-labelling round held up."
+        return "The model in use is the seed model: no self-labelling round held up."
     if model.difference is None:
         return None
     value, low, high = (100 * x for x in model.difference)
@@ -82,7 +82,7 @@ def verdict(rounds: list[Round]) -> str | None:
         return f"Self-labels helped: {figures}."
     if high < 0:
         return f"Self-labels hurt: {figures}. Prefer the control, or review pairs and retrain."
-    return f"Whether self-labels helped cannot be told from so few held-out pairs: {figures}."
+    return f"No clear effect of the self-labels: {figures}."
 
 
 def in_force(rounds: list[Round]) -> tuple[Round, bool]:

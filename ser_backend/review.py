@@ -1,8 +1,10 @@
 """Which pairs a person should see next, their answers, and what the answers say about the self-labels.
 
-Two queues. Learn: pairs the model is least sure of (smallest |margin|) that were not self-labelled. Audit: a uniform random
-sample of the kept self-labels, in an order fixed by a hash; only audits enter the estimate of precision. Answers are blind:
-nothing of the model is shown before the vote. Each answer is committed before the next pair is chosen.
+Two queues. Learn: pairs without a self-label in force, the least sure (smallest |margin|) first. Audit: the self-labels in
+force, in an order fixed by a hash. Whoever answers always gets the first pair of that order that is open, so the answered
+beginning of it is a uniform sample of all of them, also after a round has added more; only that beginning enters the
+estimate of precision. Answers are blind: nothing of the model is shown before the vote. Each answer is committed before the
+next pair is chosen.
 """
 
 import hashlib
@@ -51,13 +53,14 @@ class Presentation:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """What the audits say: share of kept self-labels a person agrees with, exact 95 % interval (Clopper-Pearson)."""
+    """What the audits say: share of self-labels in force a person agrees with, exact 95 % interval (Clopper-Pearson)."""
 
     total: Interval
-    by_round: dict[int, Interval]
+    by_round: dict[int, Interval]  # by the round that kept the label; all audits
     ties: int  # audits answered "tie" or "both bad": not counted as right or wrong
     skips: int
     n_kept: int  # self-labels the audits are drawn from
+    n_waiting: int  # audits not in `total` yet: newer self-labels before them in the order have to be checked first
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,19 @@ class Desk:
             )
         self.round = finished[-1]
         self.pool = PairSet.open(self.run.pool)
-        arrays = folder.round_arrays(self.round, "reward_a", "reward_b", "kept_round", "human")
+        arrays = folder.round_arrays(self.round, "reward_a", "reward_b", "kept_round", "preferred", "human")
         self.margin = arrays["reward_a"] - arrays["reward_b"]
         self.used = arrays["human"]
-        self.kept_in = np.zeros(self.pool.n_pairs, np.int16)  # last round that kept the pair, rolled back or not
-        self.self_label = np.zeros(self.pool.n_pairs, np.int8)
-        for index in finished[1:]:
-            chosen = folder.round_arrays(index, "new_kept", "new_preferred")
-            self.kept_in[chosen["new_kept"]] = index
-            self.self_label[chosen["new_kept"]] = chosen["new_preferred"][chosen["new_kept"]]
+        self.kept_in, self.self_label = arrays["kept_round"][0].copy(), arrays["preferred"][0].copy()
+        # An audited pair has a human label since; it stays in the population its answer speaks about, as long as labels of
+        # the round that kept it are in force. A pair answered in the other queue is no self-label any more.
+        in_use = set(np.unique(self.kept_in[self.kept_in > 0]).tolist())
+        standing = [review for review in in_force(store.reviews(run_id)) if review.verdict != "skip"]
+        for review, row in zip(standing, self.pool.rows_of([r.pair for r in standing]), strict=True):
+            if row is not None and review.queue == "learn":
+                self.kept_in[row] = 0
+            elif row is not None and review.self_label and review.round in in_use:
+                self.kept_in[row], self.self_label[row] = review.round, 1 if review.self_label == "a" else -1
         is_open = folder.arrays("data", "pool_open")["pool_open"]
         learn = np.flatnonzero(is_open & (self.kept_in == 0))
         self._order: dict[Queue, np.ndarray] = {
@@ -106,6 +113,11 @@ class Desk:
 
     def size(self, queue: Queue) -> int:
         return len(self._order[queue])
+
+    def answered(self, queue: Queue) -> int:
+        """How many pairs of the queue have an answer (skips are none)."""
+        done = [r.pair.encode() for r in in_force(self.store.reviews(self.run.id)) if r.verdict != "skip"]
+        return int(np.isin(self.pool.pair_keys[self._order[queue]], np.array(done, dtype="S32")).sum()) if done else 0
 
     def next(self, annotator: str, queue: Queue) -> Presentation | None:
         """The first pair of the queue that nobody has answered and this person has not skipped; None at its end."""
@@ -140,19 +152,27 @@ class Desk:
         )
 
     def precision(self) -> Precision:
-        audits = [r for r in in_force(self.store.reviews(self.run.id)) if r.queue == "audit" and r.self_label]
+        answers: dict[bytes, Review] = {}
+        for review in in_force(self.store.reviews(self.run.id)):
+            if review.queue == "audit" and (review.verdict != "skip" or review.pair.encode() not in answers):
+                answers[review.pair.encode()] = review
+        population = [answers.get(key) for key in self.pool.pair_keys[self._order["audit"]]]
+        beginning = population[: population.index(None)] if None in population else population
+        audits = [review for review in population if review]
         right: Counter[int] = Counter()
         judged: Counter[int] = Counter()
         for review in audits:
             if review.preferred in ("a", "b"):
                 judged[review.round] += 1
                 right[review.round] += review.preferred == review.self_label
+        decided = [review for review in beginning if review and review.preferred in ("a", "b")]
         return Precision(
-            total=clopper_pearson(right.total(), judged.total()),
+            total=clopper_pearson(sum(r.preferred == r.self_label for r in decided), len(decided)),
             by_round={index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())},
             ties=sum(review.preferred == "tie" for review in audits),
             skips=sum(review.verdict == "skip" for review in audits),
             n_kept=self.n_kept,
+            n_waiting=judged.total() - len(decided),
         )
 
     def pending(self) -> Pending:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ser_backend.errors import NotFound, SerError
@@ -45,14 +46,21 @@ class HeadModel:
         try:
             facts = json.loads((folder / "reward_model.json").read_text())
             arrays = load_file(folder / "head.safetensors")
-        except (OSError, ValueError) as error:
+            if not isinstance(facts, dict):
+                raise ValueError("reward_model.json holds no object")
+        except (OSError, ValueError, SafetensorError) as error:
             raise NotFound(
                 f"{folder} is not a reward model folder ({error}). Give the reward_model folder that an export wrote."
             ) from None
         if facts.get("kind") != KIND:
             raise SerError(f"{folder} holds a model of kind {facts.get('kind')!r}; {KIND!r} was expected.")
-        encoder = {name: facts[name] for name in ("base_model", "fingerprint", "max_length")}
-        return cls(arrays["weight"], float(arrays["bias"][0]), **encoder, folder=folder)
+        try:
+            encoder = {name: facts[name] for name in ("base_model", "fingerprint", "max_length")}
+            return cls(arrays["weight"], float(arrays["bias"][0]), **encoder, folder=folder)
+        except (KeyError, IndexError) as error:
+            raise SerError(
+                f"The reward model in {folder} is incomplete: {error} is missing. Export it again."
+            ) from None
 
     def save(self, folder: Path, with_base_model: bool) -> None:
         """Write into an existing folder. with_base_model: copy the base model's files, so the folder stands alone."""

@@ -64,9 +64,14 @@ class State:
     human: np.ndarray  # int8 (n_pool,): reviewed +1 a, -1 b, 2 tie, 0 not reviewed
     l2: float  # chosen by cross-validation on the human labels
     failed: int  # rounds in a row that were rolled back
+    last_words: str = ""  # why the run ends here unless people give new answers; "" when it goes on
 
     def arrays(self) -> dict[str, np.ndarray]:
-        numbers = {"l2": np.array([self.l2]), "failed": np.array([self.failed])}
+        numbers = {
+            "l2": np.array([self.l2]),
+            "failed": np.array([self.failed]),
+            "last_words": np.frombuffer(self.last_words.encode(), np.uint8),
+        }
         return (
             self.force.arrays("")
             | self.chain.arrays("chain_")
@@ -81,7 +86,6 @@ class Played:
     facts: Round
     arrays: dict[str, np.ndarray]
     picture: dict[str, Any] | None
-    last_words: str  # why the run ends here; "" when it goes on
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Rounds:
             details=self._details(state, human, ""),
             **self._measured(weights, weights, human),
         )
-        return Played(state, facts, self._arrays(state, weights), None, "")
+        return Played(state, facts, self._arrays(state, weights), None)
 
     def play(self, index: int, before: State, labels: Mapping[str, Preferred]) -> Played | str:
         """One round; a sentence instead, when there is nothing to train on."""
@@ -170,7 +174,8 @@ class Rounds:
             if chosen.enough or fresh:
                 differences = self._training_pairs(arm, index, human, kept_round[arm], preferred[arm])
                 centre = new if self.config.init == "warm" else np.zeros(self.z.shape[1])
-                new = training.fit_head(differences, l2, centre)
+                if len(differences):
+                    new = training.fit_head(differences, l2, centre)
             if fresh:
                 control = self._fit_human(human, arm, l2)
             return _Step(new, control, chosen, is_open, reward_a, reward_b)
@@ -191,7 +196,15 @@ class Rounds:
             none = np.zeros_like(kept_round)
             force = Arms(control, none, none.astype(np.int8), index, is_control=True)
         failed = 0 if verdict.promoted == "new" else before.failed * (not fresh) + 1
-        state = State(made, force, control, answers, l2, failed)
+        last_words = ""
+        if not mine.chosen.enough:
+            last_words = self._too_few(index, mine)
+        elif failed >= MOST_FAILED:
+            last_words = (
+                f"{failed} rounds in a row did worse on people's labels and were rolled back. Review some pairs, then retrain. "
+                f"(Round {index}: {verdict.why.removeprefix('rolled back: ')}.)"
+            )
+        state = State(made, force, control, answers, l2, failed, last_words)
         new_kept = kept_round[0] == index
         facts = Round(
             index=index,
@@ -212,15 +225,7 @@ class Rounds:
             "new_kept": new_kept,
             "new_preferred": np.where(new_kept, mine.chosen.preferred, 0).astype(np.int8),
         }
-        last_words = ""
-        if not mine.chosen.enough:
-            last_words = self._too_few(index, mine)
-        elif failed >= MOST_FAILED:
-            last_words = (
-                f"{failed} rounds in a row were rolled back (round {index}: {verdict.why.removeprefix('rolled back: ')}). "
-                "More self-labels from the same human labels are not worth it; review some pairs and retrain."
-            )
-        return Played(state, facts, arrays, self._picture(mine, new_kept), last_words)
+        return Played(state, facts, arrays, self._picture(mine, new_kept))
 
     # ---- labels and fits
 
@@ -338,6 +343,7 @@ class Rounds:
                 "kept": np.histogram((p_a - p_b)[kept[rows]], edges)[0].tolist(),
             },
             "n_open": len(rows),
+            "stage": mine.chosen.stage,
             "thresholds": self.config.thresholds,
         }
 
@@ -364,4 +370,9 @@ class Rounds:
             found["human"],
             float(found["l2"][0]),
             int(found["failed"][0]),
+            found["last_words"].tobytes().decode(),
         )
+
+    def said_last(self, state: State, labels: Mapping[str, Preferred]) -> str:
+        """The last round's last words, as long as nobody gave a new answer since; a resumed run ends as it had."""
+        return state.last_words if (self.read_human(labels) == state.human).all() else ""

@@ -17,6 +17,7 @@ from ser_backend.records import Response
 
 FEWEST_SEED_PAIRS = 10
 FEWEST_HELDOUT_PAIRS = 5
+PAIRS_A_GROUP = 15  # more held-out pairs a group than this, and the page warns that intervals are too narrow
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,13 @@ def prepare(seed: PairSet, pool: PairSet, heldout: PairSet | None, config: RunCo
         raise SerError(
             f"Only {len(heldout_rows)} labelled pairs are held out; at least {FEWEST_HELDOUT_PAIRS} are needed to measure "
             "accuracy. Use a larger held-out set, or raise heldout_fraction."
+        )
+    counts["heldout_groups"] = len(np.unique(measure.group_keys[heldout_rows]))
+    if len(heldout_rows) > PAIRS_A_GROUP * counts["heldout_groups"]:
+        notes.append(
+            f"The {len(heldout_rows):,} held-out pairs come from only {counts['heldout_groups']:,} prompt groups. Pairs of a "
+            "group are alike, so the accuracy is less certain than its interval says; the difference to the control allows "
+            "for it."
         )
     is_open = np.ones(pool.n_pairs, bool)
     in_seed = np.isin(pool.pair_keys, seed.pair_keys)

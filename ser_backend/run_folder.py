@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ser_backend import home
-from ser_backend.errors import NotFound
+from ser_backend.errors import NotFound, SerError
 from ser_backend.records import Round, round_from
 
 
@@ -76,7 +76,13 @@ class RunFolder:
 
     def rounds(self) -> Iterator[Round]:
         for index in self.finished():
-            yield round_from(json.loads((self.round_path(index) / "round.json").read_text()))
+            try:
+                yield round_from(json.loads((self.round_path(index) / "round.json").read_text()))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise SerError(
+                    f"{self.round_path(index)} is damaged ({error}). Remove this folder and those of later rounds, then "
+                    "resume the run."
+                ) from None
 
     def round_arrays(self, index: int, *keys: str) -> dict[str, np.ndarray]:
         return _read(self.round_path(index) / "arrays.safetensors", keys)

@@ -21,6 +21,7 @@ from ser_backend.errors import NotFound, SerError, StaleVote
 from ser_backend.records import ACTIVE, Dataset, Event, Job, Review, Round, Run, Status, round_from
 
 BUSY_TIMEOUT_S = 30
+DatabaseTrouble = sa.exc.SQLAlchemyError  # what may come out of any call here: a locked, full or vanished database
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 metadata = sa.MetaData()
@@ -123,8 +124,15 @@ class Store:
 
         Raises SerError when the database cannot be opened or is newer than this program.
         """
-        url = url or os.environ.get("SER_DATABASE") or f"sqlite:///{home.home() / 'ser.db'}"
-        engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if url.startswith("sqlite") else {})
+        given = url or os.environ.get("SER_DATABASE")
+        try:
+            address = sa.make_url(given) if given else sa.URL.create("sqlite", database=str(home.home() / "ser.db"))
+            is_file = address.get_backend_name() == "sqlite"
+            engine = sa.create_engine(address, connect_args={"timeout": BUSY_TIMEOUT_S} if is_file else {})
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise SerError(
+                f"The database address {given!r} cannot be used ({error}). Give one like sqlite:////folder/ser.db."
+            ) from None
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _sqlite_settings)
             sa.event.listen(engine, "begin", _sqlite_begin)
@@ -196,12 +204,19 @@ class Store:
             return [_run(row) for row in db.execute(_RUNS.order_by(runs.c.created_at.desc(), runs.c.id))]
 
     def run(self, id_or_name: str) -> Run:
-        """By id, by the beginning of an id, or by name (the newest of that name)."""
-        query = _RUNS.where(
-            (runs.c.id == id_or_name) | (runs.c.name == id_or_name) | runs.c.id.startswith(id_or_name, autoescape=True)
-        ).order_by(runs.c.created_at.desc())
+        """By id, else by name, else by the beginning of an id. Raises NotFound, also when several runs are meant."""
+        ways = (
+            runs.c.id == id_or_name,
+            runs.c.name == id_or_name,
+            runs.c.id.startswith(id_or_name, autoescape=True) if id_or_name else sa.false(),
+        )
         with self.reader.connect() as db:
-            row = db.execute(query).first() if id_or_name else None
+            found = (db.execute(_RUNS.where(way).order_by(runs.c.created_at.desc())).all() for way in ways)
+            rows = next((rows for rows in found if rows), [])
+        if len(rows) > 1:
+            ids = ", ".join(f"{row.id} ({row.created_at[:16]})" for row in rows)
+            raise NotFound(f"{id_or_name!r} may be one of {len(rows)} runs: {ids}. Give the id.")
+        row = rows[0] if rows else None
         if row is None:
             raise NotFound(f"There is no run {id_or_name!r}. `python -m ser_backend runs` lists the runs.")
         return _run(row)
@@ -428,7 +443,7 @@ def _migrate(engine: sa.Engine) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     script = ScriptDirectory.from_config(config)
     with engine.connect() as db:
         current = MigrationContext.configure(db).get_current_revision()

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from contextlib import suppress
 
 import psutil
@@ -24,6 +25,7 @@ from ser_backend.store import Store
 
 POLL_S = 0.3
 IDLE_EXIT_S = 300.0
+RETRY_S = 3.0
 TERM_AFTER_S = 10.0  # the worker sees the stop flag itself within seconds; only a stuck one is signalled
 KILL_AFTER_S = 20.0
 MOST_ATTEMPTS = 3
@@ -41,7 +43,12 @@ class Supervisor:
     def serve(self, exit_when_idle: bool) -> None:
         idle_since = time.monotonic()
         while not self.leaving:
-            busy = self.step()
+            try:
+                busy = self.step()
+            except Exception:  # a full disk or a locked database passes; a supervisor that died would start nothing
+                traceback.print_exc()
+                time.sleep(RETRY_S)
+                continue
             if busy:
                 idle_since = time.monotonic()
             if exit_when_idle and time.monotonic() - idle_since > IDLE_EXIT_S:
@@ -133,10 +140,16 @@ class Supervisor:
             self._signal(job, signal.SIGTERM)
 
     def _signal(self, job: Job, number: signal.Signals) -> None:
-        """To the job's whole process group: its leader's pid names it as long as any member lives."""
-        if job.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(job.pid, number)
+        """To every process of the job's session that is ours: pids come round again, so a number alone names nobody."""
+        if job.pid is None or job.pid_started is None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            if abs(psutil.Process(job.pid).create_time() - job.pid_started) >= 1.0:
+                return  # another process has this pid by now, so the group of that number is not the job's
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, ProcessLookupError, PermissionError):
+                if os.getpgid(process.pid) == job.pid and process.environ().get("SER_HOME") == str(home.home()):
+                    os.kill(process.pid, number)
 
 
 def slots() -> list[str]:
@@ -165,7 +178,10 @@ def main() -> int:
         def leave(*_: object) -> None:
             supervisor.leaving = True
 
-        print(f"Serving {home.home()}, slots: {', '.join(supervisor.slots)}. Ctrl+C ends this; running jobs go on.", flush=True)
+        print(
+            f"Serving {home.home()}, slots: {', '.join(supervisor.slots)}. Ctrl+C ends this; running jobs go on.",
+            flush=True,
+        )
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
         supervisor.serve(exit_when_idle=chosen.when_idle == "exit")

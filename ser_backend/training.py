@@ -67,6 +67,8 @@ def fit_head(differences: np.ndarray, l2: float, centre: np.ndarray, start: np.n
         # The optimum lies in centre + the rows' span: solve there, in n unknowns instead of k.
         _, strengths, rotation = svd(x, full_matrices=False)
         rotation = rotation[strengths > 1e-10 * strengths[0]]
+        if not len(rotation):  # every pair's two texts have the same features: there is nothing to learn
+            return centre.astype(np.float64)
         w = rotation @ (start - centre) if start is not None else np.zeros(len(rotation))
         return centre + _newton(x @ rotation.T, offset, l2, w) @ rotation
     return centre + _newton(x, offset, l2, start - centre if start is not None else np.zeros(x.shape[1]))

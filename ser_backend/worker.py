@@ -5,6 +5,7 @@ Started by the supervisor as the leader of a session of its own. Ends with the j
 
 import faulthandler
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 
 BEAT_S = 2.0
+MOST_TRIES = 10
 PROGRESS_S = 0.5  # progress events at most this often
 
 
@@ -47,9 +49,10 @@ class Worker:
         """Run the job to its end and return how it ended. Every end is written down; nothing escapes."""
         status, error = Status.FAILED, None
         threading.Thread(target=self._beat, daemon=True).start()
-        self._tell("job_started", None, {"job": self.job.id, "pid": os.getpid()})
         try:
             with disk_full_in_words(home()), self._slot():
+                self._tell("job_started", None, {"job": self.job.id, "pid": os.getpid()})
+                self.store.note_outcome(self.run.id, None, self._best_round())
                 self._work()
             status = Status.SUCCEEDED
         except Stopped:
@@ -70,8 +73,14 @@ class Worker:
             )
         with suppress(SerError, OSError):  # a full disk must not hide how the job ended
             write_report(self.store, self.run.id)
-        self._tell("job_ended", None, {"status": status, "error": error})
-        self.store.finish_job(self.job.id, status, error)
+        for _ in range(MOST_TRIES):
+            try:
+                self._tell("job_ended", None, {"status": status, "error": error})
+                self.store.finish_job(self.job.id, status, error)
+                break
+            except Exception:  # a full disk: somebody may free it; if not, the supervisor finds the process gone
+                traceback.print_exc()
+                time.sleep(BEAT_S)
         return status
 
     @contextmanager
@@ -93,11 +102,6 @@ class Worker:
         config = RunConfig(**self.run.config).validate()
         heldout = PairSet.open(self.run.heldout) if self.run.heldout else None
         data = prepare(PairSet.open(self.run.seed), PairSet.open(self.run.pool), heldout, config)
-        self.folder.write_arrays(
-            "data",
-            {"seed_rows": data.seed_rows, "heldout_rows": data.heldout_rows, "pool_open": data.pool_open},
-        )
-        self.folder.write_json("data", {"counts": data.counts, "notes": data.notes})
         told = self_evolve(config, data, self.folder, lambda: human_labels(self.store, self.run.id), self.job.rounds)
         for fact in told:
             self._hear(fact)
@@ -117,7 +121,9 @@ class Worker:
             raise Stopped
 
     def _tell(self, kind: str, round_: int | None, payload: dict) -> None:
-        print(time.strftime("%H:%M:%S"), kind, "" if round_ is None else f"round {round_}", payload, flush=True)
+        if kind != "encoding_progressed":
+            where = "" if round_ is None else f" round {round_}"
+            print(f"{time.strftime('%H:%M:%S')} {kind}{where} {json.dumps(payload)}", flush=True)
         self.store.append_event(self.run.id, kind, round_, payload)
 
     def _beat(self) -> None:

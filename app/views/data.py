@@ -269,12 +269,10 @@ def _list(store: Store, known: list[Dataset]) -> None:
                 *([components.count(dataset.n_ties, "tie")] if dataset.n_ties else []),
                 *([components.count(dataset.n_problems, "row") + " turned away"] if dataset.n_problems else []),
             ]
+            origin = f"from {components.plain(dataset.lineage.get('file', ''))}, {components.when(dataset.created_at)}"
             left.markdown(
-                f"**{components.plain(dataset.name)}** :gray-badge[{components.ROLE_NAMES[dataset.role]}]  \n"
+                f"**{components.plain(dataset.name)}** :gray-badge[{components.ROLE_NAMES[dataset.role]}] :gray[{origin}]  \n"
                 + " · ".join(facts)
-            )
-            left.caption(
-                f"from {components.plain(dataset.lineage.get('file', ''))}, {components.when(dataset.created_at)}"
             )
             with right.container(horizontal=True, horizontal_alignment="right"):
                 st.button(

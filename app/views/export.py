@@ -59,14 +59,12 @@ def page() -> None:
 def _labels(counts: dict[str, int]) -> None:
     st.plotly_chart(charts.origins(counts), key="origins", config=charts.CONFIG)
     total = sum(counts[origin] for origin in charts.ORIGIN_NAMES)
-    ties = (
-        f" {components.count(counts['ties'], 'tie')} left out: chosen and rejected have no place for them."
-        if counts["ties"]
-        else ""
-    )
-    st.caption(
-        f"{components.count(total, 'preference')} in all.{ties} Held-out pairs stay out, so that they can go on measuring."
-    )
+    words = [f"{components.count(total, 'preference')} in all."]
+    if counts["ties"]:
+        words.append(f"{components.count(counts['ties'], 'tie')} left out: chosen and rejected have no place for them.")
+    if counts["held_out"]:
+        words.append(f"{components.count(counts['held_out'], 'seed pair')} left out, so that they can go on measuring.")
+    st.caption(" ".join(words))
 
 
 def _downloads(store: Store, run: Run) -> bool:

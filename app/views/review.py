@@ -37,11 +37,12 @@ ANSWERS: dict[Verdict, str] = {
     "undo": "undone",
 }
 DEFAULT_ANNOTATOR = "me"
+UNDECIDED = 0.05  # of reward; sigmoid gives it less than 51.3 %
 
 
 def page() -> None:
     store = components.open_store()
-    action = components.head("Which response is better?", "Your answers teach the model and check its self-labels.")
+    components.head("Which response is better?", "Your answers teach the model and check its self-labels.")
     first, second = st.columns([7, 3])
     with first:
         run = components.run_picker(store)
@@ -59,7 +60,7 @@ def page() -> None:
         )
         return
     desk = _desk(run.id, finished[-1], store)
-    _at_the_desk(store, desk, run, annotator, action)
+    _at_the_desk(store, desk, run, annotator)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
@@ -84,14 +85,14 @@ def _annotator() -> str:
 
 
 @st.fragment
-def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str, _action: object = None) -> None:
+def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
     session = state.session()
+    st.session_state.setdefault(state.QUEUE, "learn")
     queue: Queue = st.segmented_control(
         "Queue",
         list(QUEUES),
-        default="learn",
         required=True,
-        format_func=lambda name: f"{QUEUES[name]} ({desk.size(name):,})",
+        format_func=lambda name: f"{QUEUES[name]} ({desk.answered(name):,} of {desk.size(name):,})",
         key=state.QUEUE,
         help=QUEUE_HELP,
         label_visibility="collapsed",
@@ -199,14 +200,16 @@ def _revealed(shown: Presentation, verdict: Verdict) -> str:
             return f"{said} {kept}: {'you agree' if side == verdict else 'you disagree'}."
         return f"{said} {kept}."
     side = "left" if (shown.margin > 0) == (shown.left_is == "a") else "right"
-    return f"{said} The model leant {side} by {abs(shown.margin):.2f} of reward."
+    if abs(shown.margin) < UNDECIDED:
+        return f"{said} The model was undecided."
+    return f"{said} The model leant {side}, by {abs(shown.margin):.2f} of reward."
 
 
 def _end_of(desk: Desk, queue: Queue) -> None:
     with st.container(border=True):
         if not desk.size(queue):
             st.markdown(
-                "No self-labels have been kept yet, so there is nothing to check."
+                "The model in use has no self-labels, so there is nothing to check."
                 if queue == "audit"
                 else "Every open pair of the pool was self-labelled; check some of them instead."
             )
@@ -229,15 +232,25 @@ def _precision(desk: Desk) -> None:
     found = desk.precision()
     st.markdown("**How right are the self-labels?**")
     if not found.n_kept:
-        st.markdown("No self-labels have been kept yet.")
+        st.markdown("The model in use has no self-labels: no round has held up so far.")
         return
-    if not found.total.n:
+    if not found.by_round:
         st.markdown(f"{found.n_kept:,} self-labels, none checked yet. Answer pairs of the random check to find out.")
         return
-    st.markdown(f"**{found.total}** agree with the random checks of {found.n_kept:,} self-labels.")
+    right = round(found.total.value * found.total.n) if found.total.n else 0
+    st.markdown(
+        f"People agreed with {right:,} of {found.total.n:,} self-labels they checked: **{found.total}**, drawn at random "
+        f"from {found.n_kept:,}."
+    )
     extra = [f"round {index}: {interval}" for index, interval in found.by_round.items()]
     if found.ties or found.skips:
-        extra.append(f"not counted: {components.count(found.ties, 'tie')}, {components.count(found.skips, 'skip')}")
+        extra.append(
+            f"not counted: {components.count(found.ties, 'tie')} or both bad, {components.count(found.skips, 'skip')}"
+        )
+    if found.n_waiting:
+        extra.append(
+            f"{components.count(found.n_waiting, 'check')} will count again once the newer self-labels have had their share"
+        )
     st.caption("  \n".join(extra))
 
 

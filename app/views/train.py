@@ -158,7 +158,7 @@ def _queue(store: Store) -> None:
     st.subheader("Running and waiting", anchor=False)
     for job in waiting:
         place = store.queue_position(job.run)
-        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        with st.container(border=True, horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             st.markdown(
                 f"**{components.plain(names[job.run])}** {components.badge(job.status)}"
                 + (f" number {place} in the queue" if place else "")

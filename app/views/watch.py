@@ -210,7 +210,8 @@ def _charts(run: Run, rounds: list[Round], folder: RunFolder) -> None:
 
 def _verdicts(rounds: list[Round]) -> None:
     """Why each round was kept or rolled back, the newest first."""
-    st.markdown("**Did each round hold up?**", help=VERDICT_HELP)
+    st.markdown("**Did each round hold up?**")
+    st.caption(VERDICT_HELP)
     with st.container(height=260 if len(rounds) > 5 else "content", border=False):
         for round_ in reversed(rounds[1:]):
             icon = ":material/check:" if round_.promoted == "new" else ":material/undo:"
@@ -220,11 +221,16 @@ def _verdicts(rounds: list[Round]) -> None:
 def _selection(round_: Round, run: Run) -> str:
     what = "ranks" if run.config.get("thresholds") == "percentile" else "probabilities"
     c = run.config
+    clear = f"clear (one of the two {what} above {c['tau_high']:g}, the other below {c['tau_low']:g})"
+    wide = f"wide (further than {c['tau_delta']:g} apart)"
+    words = {
+        "clear": f". Only pairs that are {clear} pass in this round.",
+        "wide": f". Pairs that are {wide} pass in this round.",
+    }
+    both = f": {round_.n_kept_status_1:,} {clear} and {round_.n_kept_status_2:,} {wide} but not clear."
     return (
-        f"Round {round_.index} looked at {round_.n_pool:,} open pairs and kept {round_.n_kept:,}: "
-        f"{round_.n_kept_status_1:,} clear (one of the two {what} above {c['tau_high']:g}, the other below "
-        f"{c['tau_low']:g}) and {round_.n_kept_status_2:,} wide (further than {c['tau_delta']:g} apart). "
-        "At most 2,000 pairs are drawn."
+        f"Round {round_.index} looked at {round_.n_pool:,} open pairs and kept {round_.n_kept:,}"
+        f"{words.get(round_.details.get('stage') or '', both)} At most 2,000 pairs are drawn."
     )
 
 

@@ -32,6 +32,7 @@ from ser_backend.records import ROLES, Dataset, Preferred, Problem, Role, pair_i
 
 __all__ = ["Imported", "Inspection", "Mapping", "Preview", "import_source", "inspect", "read_texts"]
 
+LONGEST_NAME = 120
 LOOKED_AT = 200  # rows from which the columns are learnt and the preview is taken
 FIRST_PROBLEMS = 5
 PROGRESS_ROWS = 5_000
@@ -289,6 +290,10 @@ def _lineage(source: Source, mapping: Mapping, role: Role) -> dict[str, Any]:
 
 def _stem(name: str) -> str:
     """hh.jsonl.gz -> hh; the name given by the user, or that of a hub set, has no such suffix."""
+    name = (
+        "".join(c for c in name.encode("utf-8", "replace").decode() if c.isprintable())[:LONGEST_NAME].strip()
+        or "pairs"
+    )
     path = Path(name)
     while path.suffix.lower() in (".gz", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow"):
         path = Path(path.stem)

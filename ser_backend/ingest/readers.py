@@ -395,7 +395,7 @@ def _csv_rows(path: Path, text: io.BufferedReader, kind: str) -> Iterator[tuple[
     if "\n" not in first_line and "\r" not in first_line:
         raise SerError(f"{_named(path)} has a header line and no rows. Give a file with at least one pair.")
     delimiter = "\t" if kind == ".tsv" else max(",;\t", key=first_line.count)
-    lines_again = _prepend(first_line, lines)
+    lines_again = _prepend(first_line, _bounded(path, lines))
     reader = csv.reader(lines_again, delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader)]
@@ -425,6 +425,17 @@ def _csv_rows(path: Path, text: io.BufferedReader, kind: str) -> Iterator[tuple[
         yield line, dict(zip(header, fields, strict=True))
     if not any_row:
         raise SerError(f"{_named(path)} has a header line and no rows. Give a file with at least one pair.")
+
+
+def _bounded(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:
+    """The lines, none longer than RECORD_BYTES characters: a line must fit in memory before csv can look at it."""
+    while line := lines.readline(RECORD_BYTES):
+        if len(line) == RECORD_BYTES and not line.endswith(("\n", "\r")):
+            raise SerError(
+                f"{_named(path)} has a line of more than {RECORD_BYTES >> 20} million characters, which is no table of "
+                "texts. Check that it is the file you meant."
+            )
+        yield line
 
 
 def _prepend(first: str, lines: Iterator[str]) -> Iterator[str]:

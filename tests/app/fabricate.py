@@ -74,10 +74,9 @@ def a_picture() -> dict[str, object]:
 
 def write_rounds(store: Store, run: Run, rounds: list[Round]) -> None:
     folder = RunFolder.of(run.id)
-    folder.write_arrays(
-        "data",
-        {"seed_rows": np.arange(30), "heldout_rows": np.arange(10), "pool_open": np.ones(N_POOL, bool)},
-    )
+    measured = np.arange(10) if run.heldout is None else np.arange(0)  # rows of the seed
+    rows = {"seed_rows": np.setdiff1d(np.arange(30), measured), "heldout_rows": np.arange(10)}
+    folder.write_arrays("data", rows | {"pool_open": np.ones(N_POOL, bool)})
     folder.write_json("data", {"counts": {}, "notes": ["A note on the data."]})
     folder.write_arrays("basis", {"mean": np.zeros(4, np.float32), "directions": np.eye(4, dtype=np.float32)})
     folder.write_json("encoder", {"base_model": "bundled", "fingerprint": "f", "max_length": 512})

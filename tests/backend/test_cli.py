@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import save_file
 
 from ser_backend import home
 from ser_backend.cli import main
@@ -100,6 +102,23 @@ def test_a_folder_in_use_is_refused_before_the_work(tmp_path: Path, capsys: pyte
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert "not an empty folder" in capsys.readouterr().err
     assert Store.open().runs() == []
+
+
+def test_odd_paths_and_damaged_models_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in (("list", "[]"), ("empty", "{}"), ("half", '{"kind": "ser-studio linear reward head"}')):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "reward_model.json").write_text(content)
+        save_file({"weight": np.zeros(3)}, folder / "head.safetensors")
+        assert main(["score", str(folder), "x.csv", "--out", str(tmp_path / "o")]) == 1
+    (tmp_path / "list" / "head.safetensors").write_bytes(b"damaged")
+    assert main(["score", str(tmp_path / "list"), "x.csv", "--out", str(tmp_path / "o")]) == 1
+    assert main(["score", str(tmp_path / "list"), "x.csv", "--out", str(tmp_path)]) == 1
+    (tmp_path / "link").symlink_to("/dev/null")
+    assert main(["score", str(tmp_path / "list"), "x.csv", "--out", str(tmp_path / "link")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 6
+    assert "is not a plain file" in said
 
 
 def test_a_failing_run_exits_non_zero_with_its_sentence(world, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ser_backend.loop import self_evolve
 from ser_backend.pairs import PairSet
 from ser_backend.review import Desk, vote
 from ser_backend.reward_model import HeadModel
+from ser_backend.run_data import prepare
 from ser_backend.run_folder import RunFolder
 from ser_backend.scoring import score_file
 from ser_backend.store import Store
@@ -25,8 +26,6 @@ def run(store: Store, sets, config, data_of, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(review, "FASTEST_S", 0.0)
     found = jobs.submit(store, config, sets["seed"].id, sets["pool"].id, None, "run", detached=False)
     data, folder = data_of(config, with_heldout=False), RunFolder.of(found.id)
-    folder.write_arrays("data", {"pool_open": data.pool_open, "heldout_rows": data.heldout_rows})
-    folder.write_json("data", {"counts": data.counts, "notes": data.notes})
     for told in self_evolve(config, data, folder, dict, 2):
         if told.finished:
             store.put_round(found.id, told.finished)
@@ -57,6 +56,29 @@ def test_held_out_seed_labels_stay_out(store: Store, run: str) -> None:
     assert ids
     assert not ids & {row["pair"] for row in export.preferences(store, run)}
     assert export.summary(store, run)["held_out"] == len(ids)
+
+
+def test_seed_pairs_that_are_also_held_out_are_not_exported(
+    store: Store, sets, world, config, data_of, tmp_path: Path
+) -> None:
+    lines = world.seed.read_text().splitlines() + world.heldout.read_text().splitlines()[:7]
+    (tmp_path / "both.jsonl").write_text("\n".join(lines) + "\n")
+    seed = import_source(store, tmp_path / "both.jsonl", "seed").dataset
+    found = jobs.submit(store, config, seed.id, sets["pool"].id, sets["heldout"].id, "both", detached=False)
+    opened = (PairSet.open(name) for name in (seed.id, sets["pool"].id, sets["heldout"].id))
+    list(self_evolve(config, prepare(*opened, config), RunFolder.of(found.id), dict, 1))
+    measuring = {key.decode() for key in PairSet.open(sets["heldout"].id).pair_keys}
+    assert not measuring & {row["pair"] for row in export.preferences(store, found.id)}
+    assert export.summary(store, found.id)["held_out"] == 7
+
+
+def test_confidence_is_the_probability_of_the_exported_preference(store: Store, run: str) -> None:
+    arrays = RunFolder.of(run).round_arrays(2, "reward_a", "reward_b", "preferred")
+    margin = (arrays["reward_a"] - arrays["reward_b"]) * arrays["preferred"][0]
+    pool = PairSet.open(store.run(run).pool)
+    rows = [row for row in export.preferences(store, run) if row["origin"] == "self"]
+    expected = [1 / (1 + np.exp(-margin[pool.rows_of([row["pair"]])[0]])) for row in rows]
+    assert [row["confidence"] for row in rows] == pytest.approx(expected, abs=1e-5)
 
 
 def test_reviewed_preference_wins_over_the_self_label(store: Store, run: str) -> None:
@@ -144,7 +166,10 @@ def test_the_bundle_is_one_zip_made_anew_when_answers_come(store: Store, run: st
         names = {name.split("/", 1)[1] for name in archive.namelist()}
     assert {"preferences.jsonl", "preferences.parquet", "report.json", "reward_model/README.md"} <= names
     vote(store, Desk(store, run).next("anna", "audit"), "left")
-    assert export.bundle(store, run, with_base_model=False) != first
+    (first.parent / f".{first.stem}").mkdir()  # what a killed server may leave
+    second = export.bundle(store, run, with_base_model=False)
+    assert second != first
+    assert [path for path in first.parent.glob("*.zip")] == [second]  # the outdated one is gone
 
 
 def test_the_card_states_accuracy_audits_and_that_held_out_pairs_came_from_the_seed(store: Store, run: str) -> None:

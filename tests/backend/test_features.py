@@ -31,7 +31,7 @@ def test_a_feature_is_the_mean_of_every_layer_over_the_whole_text_and_over_the_r
 
     ids, begin = backbone.tokenize(TEXTS[:1])[0]
     words = backbone.tokenizer.convert_ids_to_tokens(ids)
-    assert (words, begin) == (["[CLS]", "topic0", "what", "is", "it", "clear", "[SEP]"], 5)
+    assert (words, begin) == (["[CLS]", "topic0", "[UNK]", "is", "it", "clear", "[SEP]"], 5)
     with torch.inference_mode():
         layers = backbone.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
     whole = torch.cat([layer[0].mean(0) for layer in layers])
@@ -102,9 +102,11 @@ def test_each_text_is_computed_once_and_a_kill_loses_one_shard(
     for step in run:
         if step.done >= 9:
             break
-    run.close()  # as if killed here
+    run.close()  # a stop writes what was computed; a kill, here, would not
+    for newest in sorted(FeatureCache(backbone.fingerprint, backbone.width).folder.glob("*"))[-2:]:
+        newest.unlink()
     known = sum(key in FeatureCache(backbone.fingerprint, backbone.width) for key in keys)
-    assert 4 <= known <= 9
+    assert 4 <= known <= 8
     *_, last = fill_cache(backbone, keys, lambda rows: [TEXTS[row] for row in rows])
     assert last.computed == len(keys) - known
     *_, again = fill_cache(backbone, keys, lambda rows: [TEXTS[row] for row in rows])
@@ -125,7 +127,7 @@ def test_other_weights_and_lengths_have_other_caches(tiny_model: str, backbone: 
 
 @pytest.mark.parametrize("name", ["no/such-model-anywhere", "/no/such/folder"])
 def test_a_model_that_is_not_there_is_refused_in_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the hub client retries for a long time else
     with pytest.raises(SerError, match="could not be loaded"):
         Backbone.load(name)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,6 +170,22 @@ def test_nothing_a_finished_worker_started_stays_behind(
     assert store.run(run.id).status == Status.SUCCEEDED
     assert gone(int(child_file.read_text()))
     assert not boss.children
+
+
+def test_a_pid_that_came_round_again_is_left_alone(store: Store, boss: Supervisor, submit: Callable[..., Run]) -> None:
+    stranger = subprocess.Popen(["sleep", "99"], start_new_session=True)
+    try:
+        submit()
+        job = store.claim_job("cpu")
+        store.set_process(job.id, stranger.pid, time.time() - 5_000)  # as after a restart of the machine
+        boss.slots = []
+        boss.step()
+        time.sleep(0.2)
+        assert stranger.poll() is None
+        assert store.job(job.id).status == Status.QUEUED
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_one_slot_runs_one_job_at_a_time_in_order(store: Store, boss: Supervisor, submit: Callable[..., Run]) -> None:

@@ -200,7 +200,7 @@ def test_gate_rolls_back_a_round_that_people_speak_against(
     assert (seed["weights"] == last["weights"]).all()
     assert not last["kept_round"].any()  # no self-label of a rolled-back round is in force
     assert last["chain_kept_round"].any()
-    assert "2 rounds in a row were rolled back" in told[-1].payload["stopped_because"]
+    assert "2 rounds in a row did worse on people's labels" in told[-1].payload["stopped_because"]
 
 
 def test_answers_after_a_rolled_back_round_start_again_from_the_model_that_holds(
@@ -217,6 +217,34 @@ def test_answers_after_a_rolled_back_round_start_again_from_the_model_that_holds
         np.abs(np.array(picture) - np.array(again)).sum() <= 5
     )  # the same model chose, from all pairs but the answered
     assert list(folder.rounds())[2].n_pool == len(seed_rewards["reward_a"]) - 5
+
+
+def test_a_run_that_ended_ends_again_the_same_way_when_resumed(
+    config: RunConfig, data_of: DataOf, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "judge", lambda *_: gate.Verdict("previous", "rolled back: by decree"))
+    gated = replace(config, gate="on")
+    first = play(gated, data_of(gated), folder)[-1].payload
+    again = play(gated, data_of(gated), folder)[-1].payload  # as after a kill before the end was told
+    assert again == first
+    assert folder.finished() == [0, 1, 2]
+
+
+def test_nothing_to_train_on_keeps_the_model(config: RunConfig, data_of: DataOf, folder: RunFolder) -> None:
+    strict = replace(config, tau_delta=1.0, tau_high=1.0, init="fresh")
+    data = data_of(strict)
+    play(strict, data, folder, rounds=0)
+    tie = {data.pool.pair_keys[np.flatnonzero(data.pool_open)[0]].decode(): "tie"}
+    play(strict, data, folder, lambda: tie, rounds=1)
+    zero, one = (folder.round_arrays(i, "weights")["weights"] for i in (0, 1))
+    assert (zero == one).all()
+
+
+def test_a_base_model_that_changed_is_not_mixed_in(config: RunConfig, data_of: DataOf, folder: RunFolder) -> None:
+    play(config, data_of(config), folder, rounds=0)
+    folder.write_json("encoder", {**folder.json("encoder"), "fingerprint": "another"})
+    with pytest.raises(SerError, match="not the one this run began with"):
+        play(config, data_of(config), folder, rounds=1)
 
 
 def test_picture_holds_what_was_selected(config: RunConfig, data_of: DataOf, folder: RunFolder) -> None:

@@ -1,11 +1,12 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ser_backend import jobs, review
+from ser_backend import gate, jobs, review
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.loop import self_evolve
 from ser_backend.pairs import PairSet
@@ -25,7 +26,6 @@ def run(store: Store, sets, config, data_of, monkeypatch: pytest.MonkeyPatch) ->
 
 def evolve(store: Store, run_id: str, config, data_of, rounds: int) -> None:
     data, folder = data_of(config), RunFolder.of(run_id)
-    folder.write_arrays("data", {"pool_open": data.pool_open, "heldout_rows": data.heldout_rows})
     for told in self_evolve(config, data, folder, lambda: review.human_labels(store, run_id), rounds):
         if told.finished:
             store.put_round(run_id, told.finished)
@@ -69,6 +69,43 @@ def test_precision_counts_audits_only_and_leaves_ties_and_skips_apart(store: Sto
     assert (found.total.value, found.total.n) == (4 / 6, 6)
     assert (found.ties, found.skips, found.n_kept) == (1, 1, desk.size("audit"))
     assert sum(interval.n for interval in found.by_round.values()) == 6
+
+
+def test_audits_of_earlier_rounds_count_again_when_the_newer_labels_have_had_their_share(
+    store: Store, run: str, config, data_of
+) -> None:
+    """The total counts the answered beginning of one random order of all self-labels in force, and nothing else."""
+    desk = Desk(store, run)
+    for _ in range(12):
+        vote(store, desk.next("anna", "audit"), "left")
+    assert (desk.precision().total.n, desk.precision().n_waiting) == (12, 0)
+    evolve(store, run, config, data_of, 3)
+    later = Desk(store, run)
+    added = int((later.kept_in == 3).sum())
+    assert added > 0
+    found = later.precision()
+    assert found.total.n + found.n_waiting == 12
+    order = later._order["audit"]
+    answered = {review.pair.encode() for review in store.reviews(run)}
+    first_open = next(i for i, row in enumerate(order) if later.pool.pair_keys[row] not in answered)
+    assert found.total.n == first_open
+    while later.precision().n_waiting:
+        vote(store, later.next("anna", "audit"), "right")
+    done = later.precision().total.n
+    assert {later.pool.pair_keys[row] for row in order[:done]} <= {r.pair.encode() for r in store.reviews(run)}
+
+
+def test_rolled_back_self_labels_are_not_audited_and_are_open_again(
+    store: Store, sets, config, data_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "judge", lambda *_: gate.Verdict("previous", "rolled back: by decree"))
+    gated = replace(config, gate="on")
+    found = jobs.submit(store, gated, sets["seed"].id, sets["pool"].id, sets["heldout"].id, "run", detached=False)
+    evolve(store, found.id, gated, data_of, 1)
+    desk = Desk(store, found.id)
+    assert store.rounds(found.id)[1].n_kept > 0
+    assert (desk.n_kept, desk.next("anna", "audit")) == (0, None)
+    assert desk.size("learn") == 200
 
 
 def test_sides_are_random_by_pair_and_person_and_stored_with_the_vote(store: Store, run: str) -> None:

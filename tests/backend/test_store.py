@@ -71,6 +71,23 @@ def test_facts_come_back_as_they_went_in(store: Store, run: str) -> None:
         store.add_dataset(replace(dataset("s"), id="other"))
 
 
+def test_a_run_is_named_by_id_then_name_then_beginning_and_never_by_guess(store: Store, run: str) -> None:
+    for run_id, name in (("5bcdef", "x"), ("5bffff", "x"), ("aa", "5")):
+        store.add_run(run_id, name, {}, "id-s", "id-p", None, 3)
+    assert store.run("5").id == "aa"
+    assert store.run("5bc").id == "5bcdef"
+    for ambiguous in ("x", "5b"):
+        with pytest.raises(NotFound, match="may be one of 2 runs: 5b"):
+            store.run(ambiguous)
+
+
+def test_odd_folder_names_are_only_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a?b=1", "a%41", "a b#c"):
+        monkeypatch.setenv("SER_HOME", str(tmp_path / name))
+        Store.open()
+        assert (tmp_path / name / "ser.db").exists()
+
+
 def test_a_data_set_in_use_is_kept(store: Store, run: str) -> None:
     with pytest.raises(SerError, match="used by the run 'one'"):
         store.remove_dataset("id-s")

@@ -26,6 +26,11 @@ def test_no_pairs_leave_the_weights_where_they_were() -> None:
     assert training.fit_head(np.empty((0, 3)), 1.0, centre).tolist() == centre.tolist()
 
 
+def test_pairs_without_any_difference_teach_nothing() -> None:
+    centre = np.arange(5.0)
+    assert training.fit_head(np.zeros((2, 5)), 1.0, centre).tolist() == centre.tolist()
+
+
 def test_swapping_a_pair_and_its_label_changes_nothing() -> None:
     z_a, z_b = RANDOM.normal(size=(2, 50, 6))
     preferred = RANDOM.choice([-1, 1], 50)

@@ -1,4 +1,4 @@
-"""What a user does, in the real page: upload, run, watch, review by keyboard, retrain, export; and what goes wrong meanwhile."""
+"""What a user does, in the real page: upload, run, watch, review by keyboard, retrain, export."""
 
 import json
 import re
@@ -68,7 +68,9 @@ def test_from_upload_to_export(server, open_page, tmp_path: Path) -> None:
 
     # the accuracy of each round appears by itself: no reload, no click
     page.evaluate("window.same = true")
-    page.get_by_text(re.compile(r"Accuracy now: \d+\.\d % \(\d+\.\d to \d+\.\d, n = 200\)")).wait_for(timeout=PATIENCE_S * 1000)
+    page.get_by_text(re.compile(r"Accuracy now: \d+\.\d % \(\d+\.\d to \d+\.\d, n = 200\)")).wait_for(
+        timeout=PATIENCE_S * 1000
+    )
     page.get_by_text("What self-labels added: model minus control").wait_for()
     page.locator(".stMarkdownBadge", has_text="finished").wait_for()
     assert page.evaluate("window.same") is True
@@ -191,7 +193,9 @@ def test_a_bad_file_gets_a_sentence_and_no_traceback(
 def test_hostile_text_is_shown_as_it_is(server, open_page, tmp_path: Path) -> None:
     hostile = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> $x^2$ :red[no] **not bold** ![](http://x/y.png)"
     path = tmp_path / "seed.jsonl"
-    rows = [{"prompt": f"{hostile} {i}", "chosen": f"{hostile} yes {i}", "rejected": f"{hostile} no {i}"} for i in range(12)]
+    rows = [
+        {"prompt": f"{hostile} {i}", "chosen": f"{hostile} yes {i}", "rejected": f"{hostile} no {i}"} for i in range(12)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = open_page()
     page.locator('input[type="file"]').set_input_files(path)

@@ -19,7 +19,7 @@ def test_a_finished_run_is_drawn_and_put_into_words(open_page, finished):
     said = texts(page)
     assert "finished" in said
     assert f"Accuracy now: {a_round(1).heldout}" in said
-    assert "cannot be told" in said  # the interval of the difference includes 0
+    assert "No clear effect" in said  # the interval of the difference includes 0
     assert "A note on the data." in said
     assert len(page.get("plotly_chart")) == 5
     assert labels(page) == ["Review pairs", "Retrain", "Export"]

@@ -87,7 +87,7 @@ def test_only_audits_tell_the_precision(open_page, store, finished):
     assert "none checked yet" in texts(page)
     page = page.segmented_control(key="queue").set_value("audit").run()
     page = press(page, "left")
-    assert "agree with the random checks" in texts(page)
+    assert "self-labels they checked" in texts(page)
     assert "n = 1)" in texts(page)
     assert "The self-label of round 1 says" in texts(page)
 
