@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-from scipy.special import betaincinv
-from scipy.stats import binom
+from scipy.special import bdtr, betaincinv  # scipy.stats would add 0.6 s to the opening of a page
 
 from ser_backend.records import Interval
 
@@ -25,4 +24,4 @@ def mcnemar_worse(new: np.ndarray, old: np.ndarray) -> float:
     known = ~(np.isnan(new) | np.isnan(old))
     new, old = new[known] == 1, old[known] == 1
     lost, won = int((old & ~new).sum()), int((new & ~old).sum())
-    return float(binom.cdf(won, lost + won, 0.5)) if lost + won else 1.0
+    return float(bdtr(won, lost + won, 0.5)) if lost + won else 1.0
