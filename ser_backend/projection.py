@@ -18,42 +18,24 @@ Progress = tuple[str, dict]  # kind and payload of what is told
 
 
 def project(config: RunConfig, data: RunData, folder: RunFolder) -> Generator[Progress, None, np.ndarray]:
-    """Yield progress; return z, float32 (n responses, k), in the order of data.response_keys."""
-    backbone = features.Backbone.load(config.base_model, config.max_length, config.threads)
+    """Yield progress; return z, float32 (n responses, k), in the order of data.response_keys.
+
+    A run that goes on, its features all in the cache, does not load the base model: a retrain starts in a second.
+    """
     keys = data.response_keys.tolist()
-    started, computed = time.perf_counter(), 0
-    cache = None
-    for step in features.fill_cache(backbone, keys, data.responses):
-        cache, computed = step.cache, step.computed
-        yield ("encoding_progressed", {"done": step.done, "total": len(keys), "computed": step.computed})
-    assert cache is not None
-    seconds = time.perf_counter() - started
-    yield (
-        "texts_encoded",
-        {
-            "responses": len(keys),
-            "computed": computed,
-            "seconds": round(seconds, 2),
-            "prompts_cut": backbone.cuts.prompts,
-            "responses_cut": backbone.cuts.responses,
-            "base_model": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "max_length": backbone.max_length,
-            "device": backbone.device,
-        },
-    )
-    encoder = {"base_model": backbone.name, "fingerprint": backbone.fingerprint, "max_length": backbone.max_length}
-    if folder.has("basis"):
-        if folder.json("encoder") != encoder:
+    basis = training.Basis(**folder.arrays("basis")) if folder.has("basis") else None
+    cache = _complete_cache(folder, basis, keys) if basis else None
+    if cache is None:
+        cache, encoder = yield from _encode(config, data, keys)
+        if basis and folder.json("encoder") != encoder:
             raise SerError(
-                f"The base model {backbone.name!r} is not the one this run began with (its weights, tokeniser or length "
+                f"The base model {config.base_model!r} is not the one this run began with (its weights, tokeniser or length "
                 "changed). Start a new run, or put the old model back."
             )
-        basis = training.Basis(**folder.arrays("basis"))
-    else:
+        folder.write_json("encoder", encoder)  # before the basis: the basis is the sign that both are there
+    if basis is None:
         yield ("basis_started", {})
         basis = _find_basis(config, data, cache, keys)
-        folder.write_json("encoder", encoder)  # before the basis: the basis is the sign that both are there
         folder.write_arrays("basis", {"mean": basis.mean, "directions": basis.directions})
     projected = np.empty((len(keys), basis.directions.shape[1]), np.float32)
     for begin in range(0, len(keys), training.CHUNK):
@@ -62,6 +44,34 @@ def project(config: RunConfig, data: RunData, folder: RunFolder) -> Generator[Pr
         if begin:
             yield ("features_projected", {"done": begin, "total": len(keys)})
     return projected
+
+
+def _complete_cache(folder: RunFolder, basis: training.Basis, keys: Sequence[bytes]) -> features.FeatureCache | None:
+    """The cache this run began with, if it still holds every text."""
+    encoder = folder.json("encoder")
+    cache = features.FeatureCache(encoder["fingerprint"], len(basis.mean)) if encoder else None
+    return cache if cache and all(key in cache for key in keys) else None
+
+
+def _encode(
+    config: RunConfig, data: RunData, keys: Sequence[bytes]
+) -> Generator[Progress, None, tuple[features.FeatureCache, dict]]:
+    """Compute what the cache lacks. Returns the cache and what names the encoder."""
+    backbone = features.Backbone.load(config.base_model, config.max_length, config.threads)
+    started = time.perf_counter()
+    for step in features.fill_cache(backbone, keys, data.responses):
+        yield ("encoding_progressed", {"done": step.done, "total": len(keys), "computed": step.computed})
+    encoder = {"base_model": backbone.name, "fingerprint": backbone.fingerprint, "max_length": backbone.max_length}
+    facts = {
+        "responses": len(keys),
+        "computed": step.computed,
+        "seconds": round(time.perf_counter() - started, 2),
+        "prompts_cut": backbone.cuts.prompts,
+        "responses_cut": backbone.cuts.responses,
+        "device": backbone.device,
+    }
+    yield ("texts_encoded", facts | encoder)
+    return step.cache, encoder
 
 
 def _find_basis(

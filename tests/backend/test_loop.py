@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_backend import gate, self_label
+from ser_backend import features, gate, self_label
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.ingest import import_source
@@ -228,6 +228,17 @@ def test_a_run_that_ended_ends_again_the_same_way_when_resumed(
     again = play(gated, data_of(gated), folder)[-1].payload  # as after a kill before the end was told
     assert again == first
     assert folder.finished() == [0, 1, 2]
+
+
+def test_a_run_that_goes_on_does_not_load_the_base_model(
+    config: RunConfig, data_of: DataOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    play(config, data_of(config), whole, rounds=2)
+    play(config, data_of(config), cut, rounds=1)
+    monkeypatch.setattr(features.Backbone, "load", None)
+    play(config, data_of(config), cut, rounds=2)
+    assert everything(cut) == everything(whole)
 
 
 def test_nothing_to_train_on_keeps_the_model(config: RunConfig, data_of: DataOf, folder: RunFolder) -> None:

@@ -64,9 +64,7 @@ class Server:
 
 
 @pytest.fixture
-def server(ser_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    # features of the sample are computed once for all browser tests
-    monkeypatch.setenv("SER_CACHE", str(tmp_path.parent / "shared-cache"))
+def server(ser_home: Path, tmp_path: Path) -> Iterator[Server]:
     made = Server(tmp_path)
     yield made
     made.stop(signal.SIGKILL)
