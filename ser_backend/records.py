@@ -133,6 +133,8 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
+        if not self.n:
+            return "not known (n = 0)"
         value, low, high = (100 * x for x in (self.value, self.low, self.high))
         return f"{value:.1f} % ({low:.1f} to {high:.1f}, n = {self.n:,})"
 

@@ -81,7 +81,7 @@ def verdict(rounds: list[Round]) -> str | None:
     if low > 0:
         return f"Self-labels helped: {figures}."
     if high < 0:
-        return f"Self-labels hurt: {figures}. Prefer the control, or review pairs and retrain."
+        return f"Self-labels hurt: {figures}. Review more pairs, then retrain."
     return f"No clear effect of the self-labels: {figures}."
 
 

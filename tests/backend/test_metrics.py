@@ -57,4 +57,5 @@ def test_paired_difference_draws_whole_groups() -> None:
 
 
 def test_interval_reads_as_a_sentence_part() -> None:
+    assert str(metrics.wilson(0, 0)) == "not known (n = 0)"
     assert str(Interval(0.718, 0.694, 0.741, 1_388)) == "71.8 % (69.4 to 74.1, n = 1,388)"
