@@ -23,10 +23,6 @@ def home() -> Path:
     return path
 
 
-def remove_folder(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-
-
 def datasets_dir() -> Path:
     return _sub("datasets")
 

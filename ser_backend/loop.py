@@ -5,7 +5,7 @@ stops it; what a finished round left on disk is where the next call goes on.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ class Told(NamedTuple):
 
 def self_evolve(
     config: RunConfig, data: RunData, folder: RunFolder, human_labels: HumanLabels, n_rounds: int
-) -> Iterator[Told]:
+) -> Generator[Told, None, None]:
     """Run until `n_rounds` rounds after round 0 are finished in all, or a reason to stop is met.
 
     Resumes after the last finished round in `folder`. Ends with Told("run_finished", payload stopped_because, best_round).

@@ -11,7 +11,6 @@ from typing import Any, Literal
 Role = Literal["seed", "pool", "heldout"]
 ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
 Preferred = Literal["a", "b", "tie"]
-Origin = Literal["human", "review", "self"]
 Queue = Literal["learn", "audit"]
 Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
 

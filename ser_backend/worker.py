@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import psutil
 
@@ -103,8 +103,9 @@ class Worker:
         heldout = PairSet.open(self.run.heldout) if self.run.heldout else None
         data = prepare(PairSet.open(self.run.seed), PairSet.open(self.run.pool), heldout, config)
         told = self_evolve(config, data, self.folder, lambda: human_labels(self.store, self.run.id), self.job.rounds)
-        for fact in told:
-            self._hear(fact)
+        with closing(told):  # a stop, too, writes the features computed so far
+            for fact in told:
+                self._hear(fact)
 
     def _hear(self, fact: Told) -> None:
         if fact.finished is not None:

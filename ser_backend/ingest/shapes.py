@@ -7,11 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ser_backend.errors import SerError
 
-Shape = Literal["chosen_rejected", "ab"]
 MAX_CHARS = 1_000_000  # of one prompt or response
 ALSO = " + "  # a mapped prompt may name two columns, "instruction + input"
 
