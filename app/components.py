@@ -28,7 +28,6 @@ STATUS = {
     Status.STOPPED: ("stopped", ":material/stop_circle:", "gray"),
     Status.SUCCEEDED: ("finished", ":material/check_circle:", "green"),
     Status.FAILED: ("failed", ":material/error:", "red"),
-    Status.INTERRUPTED: ("interrupted", ":material/warning:", "orange"),
 }
 TABLE_ROWS = 100
 

@@ -20,10 +20,9 @@ from ser_backend import home
 from ser_backend.errors import SerError
 from ser_backend.metrics import sigmoid
 from ser_backend.pairs import PairSet
-from ser_backend.records import Pair
+from ser_backend.records import Interval, Pair
 from ser_backend.report import in_force as model_in_force
 from ser_backend.report import report, verdict
-from ser_backend.review import Desk
 from ser_backend.reward_model import HeadModel
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
@@ -168,14 +167,13 @@ def card(store: Store, run_id: str) -> str:
     facts = report(store, run_id)
     counts = summary(store, run_id)
     force, is_control = model_in_force(rounds)
-    precision = Desk(store, run_id).precision()
     accuracy = force.control if is_control else force.heldout
     if not counts["self"]:
         audited = "There is no self-label in force."
-    elif precision.total.n:
+    elif facts["audits"]["precision"]:
         audited = (
-            f"People agreed with {precision.total} of the audited self-labels (exact 95 % interval; a uniform random "
-            f"sample of {precision.n_kept:,})."
+            f"People agreed with {Interval(**facts['audits']['precision'])} of the audited self-labels (exact 95 % "
+            f"interval; a uniform random sample of {facts['audits']['n_kept']:,})."
         )
     else:
         audited = "No self-label was audited by a person, so their precision is not known."

@@ -84,7 +84,6 @@ class Status(StrEnum):
     STOPPED = "stopped"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    INTERRUPTED = "interrupted"
 
 
 ACTIVE = (Status.QUEUED, Status.RUNNING, Status.STOPPING)

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,6 +106,10 @@ class Desk:
             "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
             "audit": _hash_order(np.flatnonzero(self.kept_in > 0), self.pool.pair_keys, run_id),
         }
+        self._place: dict[Queue, np.ndarray] = {}  # pool row -> place in the queue's order, -1 where it is not in it
+        for queue, order in self._order.items():
+            self._place[queue] = np.full(self.pool.n_pairs, -1, np.int64)
+            self._place[queue][order] = np.arange(len(order))
 
     @property
     def n_kept(self) -> int:
@@ -116,21 +120,22 @@ class Desk:
 
     def answered(self, queue: Queue) -> int:
         """How many pairs of the queue have an answer (skips are none)."""
-        done = [r.pair.encode() for r in in_force(self.store.reviews(self.run.id)) if r.verdict != "skip"]
-        return int(np.isin(self.pool.pair_keys[self._order[queue]], np.array(done, dtype="S32")).sum()) if done else 0
+        return len(self._by_place(queue, [r for r in self._standing() if r.verdict != "skip"]))
+
+    def _standing(self) -> list[Review]:
+        return in_force(self.store.reviews(self.run.id))
+
+    def _by_place(self, queue: Queue, reviews: Sequence[Review]) -> dict[int, Review]:
+        """Place in the queue -> its newest review. Costs what the reviews are many, not the pool."""
+        rows = self.pool.rows_of([review.pair for review in reviews])
+        places = (-1 if row is None else int(self._place[queue][row]) for row in rows)
+        return {place: review for place, review in zip(places, reviews, strict=True) if place >= 0}
 
     def next(self, annotator: str, queue: Queue) -> Presentation | None:
         """The first pair of the queue that nobody has answered and this person has not skipped; None at its end."""
-        done = {
-            review.pair.encode()
-            for review in in_force(self.store.reviews(self.run.id))
-            if review.verdict != "skip" or review.annotator == annotator
-        }
-        keys = self.pool.pair_keys
-        for row in self._order[queue]:
-            if keys[row] not in done:
-                return self._present(int(row), annotator, queue)
-        return None
+        mine = [r for r in self._standing() if r.verdict != "skip" or r.annotator == annotator]
+        first = _first_gap(self._by_place(queue, mine))
+        return self._present(int(self._order[queue][first]), annotator, queue) if first < self.size(queue) else None
 
     def _present(self, row: int, annotator: str, queue: Queue) -> Presentation:
         pair = self.pool.pairs([row])[0]
@@ -152,20 +157,18 @@ class Desk:
         )
 
     def precision(self) -> Precision:
-        answers: dict[bytes, Review] = {}
-        for review in in_force(self.store.reviews(self.run.id)):
-            if review.queue == "audit" and (review.verdict != "skip" or review.pair.encode() not in answers):
-                answers[review.pair.encode()] = review
-        population = [answers.get(key) for key in self.pool.pair_keys[self._order["audit"]]]
-        beginning = population[: population.index(None)] if None in population else population
-        audits = [review for review in population if review]
+        audited = [review for review in self._standing() if review.queue == "audit"]
+        audited.sort(key=lambda review: review.verdict != "skip")  # an answer counts, also when somebody else skipped
+        by_place = self._by_place("audit", audited)
+        beginning = [by_place[place] for place in range(_first_gap(by_place))]
+        audits = list(by_place.values())
         right: Counter[int] = Counter()
         judged: Counter[int] = Counter()
         for review in audits:
             if review.preferred in ("a", "b"):
                 judged[review.round] += 1
                 right[review.round] += review.preferred == review.self_label
-        decided = [review for review in beginning if review and review.preferred in ("a", "b")]
+        decided = [review for review in beginning if review.preferred in ("a", "b")]
         return Precision(
             total=clopper_pearson(sum(r.preferred == r.self_label for r in decided), len(decided)),
             by_round={index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())},
@@ -239,6 +242,11 @@ def human_labels(store: Store, run_id: str) -> Mapping[str, Preferred]:
         if review.preferred:
             labels[review.pair] = review.preferred
     return labels
+
+
+def _first_gap(places: Collection[int]) -> int:
+    """The smallest of 0, 1, 2, ... that is not among the places."""
+    return next(place for place in range(len(places) + 1) if place not in places)
 
 
 def _hash_order(rows: np.ndarray, keys: np.ndarray, run_id: str) -> np.ndarray:

@@ -98,12 +98,9 @@ class Supervisor:
                 return True
             del self.children[job.id]
             return False
-        if job.pid is None or job.pid_started is None:
-            return False
         with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(job.pid)
-            same = abs(process.create_time() - job.pid_started) < 1.0
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            process = _process(job)
+            return process is not None and process.status() != psutil.STATUS_ZOMBIE
         return False
 
     def _ended(self, job: Job) -> None:
@@ -141,15 +138,23 @@ class Supervisor:
 
     def _signal(self, job: Job, number: signal.Signals) -> None:
         """To every process of the job's session that is ours: pids come round again, so a number alone names nobody."""
-        if job.pid is None or job.pid_started is None:
-            return
-        with suppress(psutil.NoSuchProcess):
-            if abs(psutil.Process(job.pid).create_time() - job.pid_started) >= 1.0:
-                return  # another process has this pid by now, so the group of that number is not the job's
+        if job.pid is None or (psutil.pid_exists(job.pid) and _process(job) is None):
+            return  # another process has this pid by now, so the group of that number is not the job's
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError, PermissionError):
                 if os.getpgid(process.pid) == job.pid and process.environ().get("SER_HOME") == str(home.home()):
                     os.kill(process.pid, number)
+
+
+def _process(job: Job) -> psutil.Process | None:
+    """The job's own process; None when it is gone or its pid is another's by now."""
+    if job.pid is None or job.pid_started is None:
+        return None
+    try:
+        process = psutil.Process(job.pid)
+        return process if abs(process.create_time() - job.pid_started) < 1.0 else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def slots() -> list[str]:

@@ -111,7 +111,7 @@ def test_importing_the_app_and_what_it_uses_loads_no_torch() -> None:
 import sys
 sys.path.insert(0, {str(APP)!r})
 import charts, components, state, {", ".join(names)}
-print(sorted({{"torch", "transformers", "sklearn"}} & set(sys.modules)))
+print(sorted({{"torch", "transformers", "peft", "sklearn"}} & set(sys.modules)))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout.strip() == "[]", found.stderr
