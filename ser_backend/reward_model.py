@@ -78,7 +78,7 @@ class HeadModel:
             self._copy_base(folder / "base")
 
     def _copy_base(self, target: Path) -> None:
-        from ser_backend.features import BUNDLED, bundled_folder
+        from ser_backend.bases import BUNDLED, bundled_folder
 
         source = bundled_folder() if self.base_model == BUNDLED else Path(self.base_model)
         if not source.is_dir():

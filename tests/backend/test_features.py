@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_backend import features
+from ser_backend import bases, features
+from ser_backend.bases import fingerprint_of
 from ser_backend.errors import SerError
 from ser_backend.features import Backbone, FeatureCache, fill_cache
 from ser_backend.records import Response, response_id
@@ -120,7 +121,7 @@ def test_other_weights_and_lengths_have_other_caches(tiny_model: str, backbone: 
     same, shorter, changed = Backbone.load(tiny_model, 32), Backbone.load(tiny_model, 16), Backbone.load(tiny_model, 32)
     with torch.no_grad():
         changed.model.embeddings.word_embeddings.weight[0, 0] += 1
-    found = features._fingerprint(changed.model, changed.tokenizer, 32)
+    found = fingerprint_of(changed.model, changed.tokenizer, 32)
     assert same.fingerprint == backbone.fingerprint
     assert len({same.fingerprint, shorter.fingerprint, found}) == 3
 
@@ -133,11 +134,11 @@ def test_a_model_that_is_not_there_is_refused_in_words(name: str, monkeypatch: p
 
 
 def test_the_bundled_model_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = features.bundled_folder()
+    folder = bases.bundled_folder()
     assert (folder / "model.safetensors").exists()
     broken = tmp_path / "package"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"something else")
-    monkeypatch.setattr(features, "import_module", lambda _: type("P", (), {"__path__": [str(broken)]}))
+    monkeypatch.setattr(bases, "import_module", lambda _: type("P", (), {"__path__": [str(broken)]}))
     with pytest.raises(SerError, match="changed or damaged"):
-        features.bundled_folder()
+        bases.bundled_folder()

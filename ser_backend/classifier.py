@@ -1,0 +1,446 @@
+"""A transformer with one reward output (AutoModelForSequenceClassification): load, reward, save.
+
+fit=full trains all of it, fit=lora adapters beside a frozen body (Hu et al. 2022, through peft) and the reward head. The
+body may be bfloat16, the head and what follows it are float32. What is saved loads with plain transformers or peft.
+Knows nothing of runs, stores or labels; how it is trained is the business of fine_tune.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ser_backend import tokens
+from ser_backend.bases import base_folder, checked_folder, fingerprint_of, in_words
+from ser_backend.cores import SideBySide
+from ser_backend.errors import SerError
+from ser_backend.records import Response
+from ser_backend.tokens import Ends, Rows, TokenTable
+
+Fit = Literal["lora", "full"]
+HEADS = ("score", "classifier")  # what transformers calls the reward head
+NEW_PAD = "<|pad|>"
+TOKENS_AT_ONCE = {"cpu": 1_024, "cuda": 32_768}  # a batch of scoring, padding included
+LORA_ALPHA = 4  # times the rank, as in the paper's code (r = 8, alpha = 32)
+
+
+@dataclass
+class Classifier:
+    """One reward per text. Everything a caller needs to know about the tokeniser is in `ends` and `pad`."""
+
+    name: str  # as the user gave it: "bundled", a hub id or a folder
+    model: Any
+    tokenizer: Any
+    max_length: int
+    device: str
+    precision: str  # of the body: "float32", "bfloat16", "4bit"
+    fit: Fit
+    ends: Ends
+    new_head: bool  # the head was made here, not found in the weights
+    notes: list[str] = field(default_factory=list)  # what was done to the model on loading, in sentences
+    budget: int = 0  # tokens a scoring batch; halved on out-of-memory
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        max_length: int = 512,
+        fit: Fit = "full",
+        lora_rank: int = 8,
+        lora_dropout: float = 0.0,
+        precision: str = "auto",
+        threads: int = 0,
+        random_seed: int = 0,
+    ) -> "Classifier":
+        """A base model with a reward head, ready to be trained: by hub id, folder or "bundled".
+
+        A head with one output that the weights bring along is kept; any other head is made anew from `random_seed`.
+        Raises SerError with a sentence when the model cannot be had or the device cannot compute in `precision`.
+        """
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        precision = usable_precision(precision, fit, device)
+        tokenizer, model, new_head, notes = _from_pretrained(base_folder(name), name, fit, precision, random_seed)
+        pad_notes = _give_pad(model, tokenizer)
+        max_length = _within(model, max_length, notes)
+        model.config.problem_type = "regression"  # so that a text-classification pipeline gives the reward as it is
+        if precision != "4bit":
+            model.to(device)
+        if fit == "lora":
+            model = _with_lora(model, lora_rank, lora_dropout, precision == "4bit", random_seed)
+        return cls._ready(name, model, tokenizer, max_length, device, precision, fit, new_head, notes + pad_notes)
+
+    @classmethod
+    def open(cls, folder: Path, *, precision: str = "auto", threads: int = 0) -> "Classifier":
+        """What `save` wrote, or any sequence-classification model with one output, with or without a peft adapter.
+
+        Raises SerError when the folder holds no such model; a head that is not in the weights is refused.
+        """
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        is_adapter = (folder / "adapter_config.json").exists()
+        facts = _read_json(folder / "reward_model.json")
+        precision = usable_precision(precision, "lora" if is_adapter else "full", device)
+        if is_adapter:
+            from peft import PeftModel
+
+            base = str(_read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+            name = str(facts.get("base_model") or base)
+            tokenizer, model, _, notes = _from_pretrained(base_folder(name), name, "lora", precision, 0, str(folder))
+            _give_pad(model, tokenizer)
+            if precision != "4bit":
+                model.to(device)
+            with in_words(str(folder)):
+                model = PeftModel.from_pretrained(model, folder, torch_device=device)
+            fit: Fit = "lora"
+        else:
+            checked_folder(folder)
+            tokenizer, model, new_head, notes = _from_pretrained(str(folder), str(folder), "full", precision, 0)
+            if new_head:
+                raise SerError(
+                    f"{folder} holds a model without a reward head, so its rewards would be random. Give a folder that "
+                    "holds a trained reward model (one output), or train one on this base model."
+                )
+            _give_pad(model, tokenizer)
+            model.to(device)
+            fit, name = "full", str(facts.get("base_model") or folder)
+        limit = int(facts.get("max_length") or min(tokenizer.model_max_length, 131_072))
+        length = _within(model, limit, notes)
+        return cls._ready(name, model, tokenizer, length, device, precision, fit, False, notes)
+
+    @classmethod
+    def _ready(
+        cls,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        max_length: int,
+        device: str,
+        precision: str,
+        fit: Fit,
+        new_head: bool,
+        notes: list[str],
+    ) -> "Classifier":
+        _keep_head_exact(model, device)
+        model.eval()
+        ends = Ends.of(tokenizer, wants_end=is_decoder(model))
+        made = cls(name, model, tokenizer, max_length, device, precision, fit, ends, new_head, notes)
+        made.budget = TOKENS_AT_ONCE[device]
+        return made
+
+    # ---- rewards
+
+    @property
+    def pad(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names weights, tokeniser and length: the key under which rewards are cached."""
+        return fingerprint_of(self.model, self.tokenizer, self.max_length)
+
+    def tokenise(self, responses: Sequence[Response]) -> TokenTable:
+        return tokens.tokenise(self.tokenizer, responses, self.max_length, self.ends)
+
+    def forward(self, table: TokenTable, rows: Rows) -> Any:
+        """Rewards of some texts as one padded batch: float32 tensor (len(rows),), with gradient where that is on."""
+        import torch
+
+        ids, mask = table.padded(rows, self.pad)
+        full = bool(mask.all())
+        with self._autocast():
+            found = self.model(
+                input_ids=torch.from_numpy(ids).to(self.device),
+                attention_mask=None if full else torch.from_numpy(mask).to(self.device),
+            )
+        return found.logits[:, 0].float()
+
+    def rewards(self, table: TokenTable, rows: Rows | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, rewards float32) batch by batch, sorted by length, until every row has its reward.
+
+        On CPU every core takes a batch of its own (cores.py). Raises SerError when one text alone does not fit in memory,
+        or a reward is not finite.
+        """
+        import torch
+
+        wanted = np.arange(len(table)) if rows is None else np.asarray(rows)
+        lengths = table.lengths[wanted]
+        waiting = tokens.batches(lengths, self.budget)
+        self.model.eval()
+
+        def one(batch: list[int]) -> np.ndarray | None:
+            """None: it did not fit."""
+            try:
+                with torch.inference_mode():
+                    return self.forward(table, wanted[batch]).cpu().numpy()
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            return None
+
+        with SideBySide(self.device) as cores:
+            while waiting:
+                share, waiting = waiting[: 4 * cores.workers], waiting[4 * cores.workers :]
+                for batch, found in zip(share, cores.map(one, share), strict=True):
+                    if found is None:
+                        waiting = self._smaller(batch, lengths) + waiting
+                        continue
+                    if not np.isfinite(found).all():
+                        raise SerError(
+                            f"The reward model gave a reward that is not finite (NaN or infinity) for text {wanted[batch][0]}. "
+                            "Its weights are damaged, or it needs another number format (precision)."
+                        )
+                    yield wanted[batch], found
+
+    def _smaller(self, batch: list[int], lengths: np.ndarray) -> list[list[int]]:
+        if len(batch) == 1:
+            raise SerError(
+                f"One text of {lengths[batch[0]]:,} tokens does not fit in memory with {self.name!r}. "
+                "Lower max_length or choose a smaller base model."
+            )
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        self.budget = max(int(lengths[batch[0]]), self.budget // 2)
+        half = len(batch) // 2
+        return [batch[:half], batch[half:]]
+
+    def encode(self, responses: Sequence[Response]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, rewards float32 (len(rows), 1)): what features.fill_cache asks of an encoder."""
+        for rows, found in self.rewards(self.tokenise(responses)):
+            yield rows, found[:, None]
+
+    def _autocast(self) -> Any:
+        import torch
+
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device, torch.bfloat16)
+
+    # ---- the trained part
+
+    def trainable(self) -> dict[str, Any]:
+        """Name -> parameter that training moves."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def save(self, folder: Path, merged: bool = False) -> None:
+        """Write into an existing folder: all weights (fit=full, or merged), or the adapter and the head (fit=lora)."""
+        model = self.model
+        if merged and self.fit == "lora":
+            model = model.merge_and_unload()
+        model.save_pretrained(folder)
+        self.tokenizer.model_max_length = self.max_length
+        self.tokenizer.truncation_side = "left"  # whoever truncates elsewhere loses prompt first, too
+        self.tokenizer.save_pretrained(folder)
+        facts = {
+            "kind": "ser-studio fine-tuned reward model",
+            "base_model": self.name,
+            "fit": self.fit,
+            "max_length": self.max_length,
+            "precision": self.precision,
+            "text": "prompt + blank line + response" + (" + end token" if is_decoder(model) else ""),
+        }
+        (folder / "reward_model.json").write_text(json.dumps(facts, indent=1))
+
+
+def is_decoder(model: Any) -> bool:
+    """Reads the reward off the last token that is no padding (GPT-2, Llama, Qwen); encoders read a first token."""
+    return "score" in dict(_inner(model).named_children())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def usable_precision(wanted: str, fit: str, device: str) -> str:
+    """ "auto" in words the device understands. Raises SerError when it cannot compute in what was asked for."""
+    import torch
+
+    if wanted == "auto":
+        return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if wanted == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise SerError(
+            f"precision is bfloat16, but {torch.cuda.get_device_name()} cannot compute in it. Use precision=float32."
+        )
+    if wanted == "4bit":
+        from importlib.util import find_spec
+
+        if fit != "lora":
+            raise SerError("precision is 4bit, which only fit=lora can train. Use fit=lora, or another precision.")
+        if device == "cpu":
+            raise SerError("precision is 4bit, which needs a CUDA GPU; none was found. Use precision=auto.")
+        if find_spec("bitsandbytes") is None:
+            raise SerError("precision is 4bit, which needs the package bitsandbytes. Run pip install bitsandbytes.")
+    return wanted
+
+
+# ---- loading
+
+
+def _from_pretrained(
+    folder: str, name: str, fit: str, precision: str, random_seed: int, tokenizer_folder: str | None = None
+) -> tuple[Any, Any, bool, list[str]]:
+    """Tokeniser, model with one output, whether its head is new, and notes. Raises SerError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    notes: list[str] = []
+    options: dict[str, Any] = {"num_labels": 1, "use_safetensors": True, "output_loading_info": True}
+    options["dtype"] = torch.bfloat16 if precision == "bfloat16" and fit == "lora" else torch.float32
+    if precision == "4bit":
+        from transformers import BitsAndBytesConfig
+
+        options["dtype"] = torch.bfloat16
+        options["device_map"] = {"": 0}
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_use_double_quant=True,
+            llm_int8_skip_modules=list(HEADS),
+        )
+    with in_words(name):
+        # A tokeniser file may cap texts at less than the model reads (the bundled one does).
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder or folder, model_max_length=1_000_000)
+        labels = getattr(AutoConfig.from_pretrained(folder), "num_labels", 1)
+        torch.manual_seed(random_seed)  # a new head is the same in every run with this seed
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, ignore_mismatched_sizes=True, **options
+        )
+    mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info.get("mismatched_keys") or ()}
+    made = {key for key in {*info["missing_keys"], *mismatched} if key.split(".")[0] in HEADS}
+    if body := {*info["missing_keys"], *mismatched} - made:
+        if len(body) > len(model.state_dict()) // 10:
+            raise SerError(
+                f"{name!r} lacks {len(body)} of the model's {len(model.state_dict())} weight arrays (for example "
+                f"{sorted(body)[0]}), so most of it would be random. Give a folder that holds the whole model."
+            )
+        notes.append(
+            f"{len(body)} weight arrays were not in {name!r} and start random (for example {sorted(body)[0]})."
+        )
+    if made and mismatched & made:
+        notes.append(f"The model's head had {labels} outputs; it was replaced by a reward head with one.")
+    return tokenizer, model, bool(made), notes
+
+
+def _give_pad(model: Any, tokenizer: Any) -> list[str]:
+    """A padding token that is not the end token: with pad = end the model cannot see whether an answer ended.
+
+    A spare token of the vocabulary where there is one, else one more embedding row. Returns notes.
+    """
+    notes = []
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    if pad is None or pad == end:
+        why = "had no padding token" if pad is None else "used its end token as padding"
+        taken = {end, tokenizer.bos_token_id, tokenizer.unk_token_id if tokenizer.unk_token_id == end else None}
+        spare = [t for t in _spare_tokens(tokenizer) if tokenizer.convert_tokens_to_ids(t) not in taken]
+        if spare:
+            tokenizer.pad_token = spare[0]
+        else:
+            tokenizer.add_special_tokens({"pad_token": NEW_PAD})
+            if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+                model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        notes.append(f"The model {why}; {tokenizer.pad_token!r} is used, so that padding and the end stay apart.")
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.pad_token_id = tokenizer.pad_token_id
+        config.use_cache = False  # keys and values are for writing text; a reward is read once
+    return notes
+
+
+def _spare_tokens(tokenizer: Any) -> list[str]:
+    """Special tokens that exist to be used for something."""
+    named = [t for t in (getattr(tokenizer, "all_special_tokens", None) or []) if "pad" in t.lower()]
+    added = [str(t) for t in tokenizer.get_added_vocab()]
+    reserved = [t for t in added if "pad" in t.lower() or "reserved_special" in t or "unused" in t]
+    return sorted({*named, *reserved}, key=lambda t: ("pad" not in t.lower(), t))
+
+
+def _within(model: Any, max_length: int, notes: list[str]) -> int:
+    """max_length, lowered to what the model can read (RoBERTa kinds start counting at their padding id + 1)."""
+    config = getattr(model.config, "text_config", None) or model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return max_length
+    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm"):
+        positions -= int(config.pad_token_id) + 1
+    if positions < max_length:
+        notes.append(f"max_length {max_length:,} is beyond the model's {positions:,} positions; {positions:,} is used.")
+    return min(int(positions), max_length)
+
+
+def _with_lora(model: Any, rank: int, dropout: float, quantised: bool, random_seed: int) -> Any:
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+
+    if quantised:
+        model = prepare_model_for_kbit_training(model)
+    torch.manual_seed(random_seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            # SEQ_CLS: the head is trained, saved and loaded with the adapter
+            task_type=TaskType.SEQ_CLS,
+            r=rank,
+            lora_alpha=LORA_ALPHA * rank,
+            lora_dropout=dropout,
+            target_modules="all-linear",
+        ),
+    )
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model below a peft wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def head_of(model: Any) -> Any:
+    """The module that turns hidden states into the reward. Raises SerError for an architecture that hides it."""
+    for name in HEADS:
+        if (head := getattr(_inner(model), name, None)) is not None:
+            return head
+    raise SerError(
+        f"No reward head was found in a model of type {type(_inner(model)).__name__} (looked for {', '.join(HEADS)}). "
+        "Choose another base model."
+    )
+
+
+def _keep_head_exact(model: Any, device: str) -> None:
+    """Head in float32, also inside a bfloat16 body: bfloat16 moves a reward of .354 by .0006."""
+    import torch
+
+    found = head_of(model)
+    parts = found.modules_to_save.values() if hasattr(found, "modules_to_save") else [found]
+    for part in parts:
+        part.float()
+        forward = part.forward
+
+        def exact(hidden: Any, *rest: Any, forward: Any = forward, **named: Any) -> Any:
+            with torch.autocast(device, enabled=False):
+                return forward(hidden.float(), *rest, **named)
+
+        part.forward = exact
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

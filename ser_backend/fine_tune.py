@@ -1,0 +1,459 @@
+"""Fine-tuning a Classifier on pairs: Bradley-Terry loss, exact gradients, every distinct text read once a step.
+
+Loss of a pair with margin m = reward(preferred) - reward(other):
+    weight * (-t log sigmoid(m - d) - (1 - t) log sigmoid(-(m - d))) + centring * (reward(preferred) + reward(other))^2
+t: probability that the preferred one is better (1, less smoothing); d: margin wanted. The mean over a step's pairs is
+descended by AdamW with a linear schedule. A step holds at most 2 x batch_size distinct texts and all pairs among them, so a
+group of responses to one prompt trains on all its pairs at the cost of its texts; with unshared texts it is batch_size
+pairs. Gradients are those of the whole step, however it is cut to fit memory, and nothing depends on where a stopped
+training goes on. Knows no runs, stores or files but its checkpoint.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from ser_backend import home
+from ser_backend.classifier import Classifier, is_out_of_memory
+from ser_backend.cores import SideBySide
+from ser_backend.errors import SerError
+from ser_backend.prefix import CHECKED, Prefix, trusted
+from ser_backend.tokens import TokenTable, batches
+
+CHECKPOINT_S = 60.0
+FORWARD_TOKENS = {"cpu": 1_024, "cuda": 16_384}  # read as one padded batch
+GRAPH_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # whose activations are in memory together
+CLIP = 1.0  # largest gradient norm
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n labelled pairs as rows of a token table; ties are the caller's to leave out."""
+
+    preferred: np.ndarray  # int64 (n,)
+    other: np.ndarray  # int64 (n,)
+    weight: np.ndarray  # float32 (n,), mean 1 is usual
+    target: np.ndarray  # float32 (n,), 1 = sure; .9 = one in ten of such labels is thought wrong
+    margin: np.ndarray  # float32 (n,), reward difference wanted
+
+    def __len__(self) -> int:
+        return len(self.preferred)
+
+    @classmethod
+    def of(
+        cls,
+        preferred: Sequence[int] | np.ndarray,
+        other: Sequence[int] | np.ndarray,
+        weight: Sequence[float] | np.ndarray | float = 1.0,
+        target: Sequence[float] | np.ndarray | float = 1.0,
+        margin: Sequence[float] | np.ndarray | float = 0.0,
+    ) -> "Examples":
+        n = len(preferred)
+        rows = (np.asarray(end, np.int64) for end in (preferred, other))
+        numbers = (np.broadcast_to(np.asarray(x, np.float32), n).copy() for x in (weight, target, margin))
+        return cls(*rows, *numbers)
+
+    @classmethod
+    def joined(cls, *parts: "Examples") -> "Examples":
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    learning_rate: float = 1e-4
+    epochs: float = 2.0
+    batch_size: int = 32
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 0.0
+    smoothing: float = 0.0
+    centring: float = 0.01
+    dropout: float = 0.0
+    frozen_layers: int = 0
+    random_seed: int = 0
+
+
+class Step(NamedTuple):
+    loss: float  # mean over the step's pairs, centring included
+    accuracy: float  # share of the step's pairs told right before the step, equal rewards half
+    n_pairs: int
+    n_texts: int
+    n_tokens: int
+    seconds: float
+
+
+@dataclass
+class Trained:
+    """What is told while training goes on, and at its end."""
+
+    done: int
+    total: int
+    curve: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds for step in self.curve)
+
+
+def plan_steps(examples: Examples, recipe: Recipe, steps: int | None = None) -> list[np.ndarray]:
+    """Pairs (indices) of every step. steps: that many, going round again as often as needed; None: recipe.epochs.
+
+    Random by recipe.random_seed: groups of pairs that share texts in random order, laid end to end.
+    """
+    if not len(examples):
+        raise SerError("There is no labelled pair to train on; ties do not count. Label some pairs first.")
+    room = 2 * recipe.batch_size
+    component = _components(examples)
+    found: list[np.ndarray] = []
+    epoch = 0
+    while len(found) < steps if steps is not None else epoch < math.ceil(recipe.epochs):
+        random = np.random.default_rng([recipe.random_seed, epoch])
+        new = _lay_out(examples, component, room, random)
+        share = recipe.epochs - epoch
+        found += new if steps is not None or share >= 1 else new[: max(1, round(share * len(new)))]
+        epoch += 1
+    return found[:steps] if steps is not None else found
+
+
+def _components(examples: Examples) -> np.ndarray:
+    """For each pair, the number of its set of pairs connected by shared texts; int64 (n,)."""
+    rows, inverse = np.unique(np.concatenate([examples.preferred, examples.other]), return_inverse=True)
+    n = len(examples)
+    edges = coo_matrix((np.ones(n, np.int8), (inverse[:n], inverse[n:])), shape=(len(rows), len(rows)))
+    return connected_components(edges, directed=False)[1][inverse[:n]]
+
+
+def _lay_out(examples: Examples, component: np.ndarray, room: int, random: np.random.Generator) -> list[np.ndarray]:
+    # Within a set too large for one step, pairs with the same first text stand together.
+    place = random.permutation(int(max(examples.preferred.max(), examples.other.max())) + 1)
+    first, second = place[examples.preferred], place[examples.other]
+    order = np.lexsort(
+        (np.maximum(first, second), np.minimum(first, second), random.permutation(component.max() + 1)[component])
+    )
+    steps: list[list[int]] = []
+    texts: set[int] = set()
+    sizes = np.bincount(component)  # pairs; a set of p pairs has at most p + 1 texts
+    before = -1
+    for pair in order.tolist():
+        ends = {int(examples.preferred[pair]), int(examples.other[pair])}
+        begins = component[pair] != before
+        before = component[pair]
+        # a set that fits into one step is not cut in two
+        needed = len(texts) + sizes[before] + 1 if begins and sizes[before] < room else len(texts | ends)
+        if not steps or needed > room:
+            steps.append([])
+            texts = set()
+        steps[-1].append(pair)
+        texts |= ends
+    return [np.array(step) for step in steps]
+
+
+def fine_tune(
+    model: Classifier,
+    table: TokenTable,
+    examples: Examples,
+    recipe: Recipe,
+    *,
+    steps: list[np.ndarray] | int | None = None,
+    checkpoint: Path | None = None,
+) -> Generator[Trained, None, Trained]:
+    """Train in place; yield after every step, return the whole.
+
+    steps: a plan of one's own, or how many steps to take. checkpoint: a folder; training that was cut off there goes on,
+    bit for bit as if it had not been, provided model, pairs and recipe are the same. Closing the generator writes a
+    checkpoint. Raises SerError when the loss is not finite, or not even one text at a time fits in memory.
+    """
+    plan = steps if isinstance(steps, list) else plan_steps(examples, recipe, steps)
+    tutor = _Tutor(model, table, examples, recipe, plan)
+    told = Trained(0, len(plan), notes=tutor.notes)
+    digest = _digest(model, table, examples, recipe, plan) if checkpoint else ""
+    if checkpoint:
+        told.curve += tutor.restore(checkpoint, digest)
+        told.done = len(told.curve)
+    with ExitStack() as stack:
+        tutor.open(stack)
+        yield told
+        written = time.monotonic()
+        try:
+            while told.done < told.total:
+                told.curve.append(tutor.step(told.done))
+                told.done += 1
+                if checkpoint and told.done < told.total and time.monotonic() - written > CHECKPOINT_S:
+                    tutor.write(checkpoint, digest, told.curve)
+                    written = time.monotonic()
+                yield told
+        except GeneratorExit:
+            if checkpoint and told.done < told.total:
+                tutor.write(checkpoint, digest, told.curve)
+            raise
+    model.model.eval()
+    return told
+
+
+class _Tutor:
+    """One training: parameters, optimiser, and how a step is cut to fit."""
+
+    def __init__(
+        self, model: Classifier, table: TokenTable, examples: Examples, recipe: Recipe, plan: list[np.ndarray]
+    ) -> None:
+        import torch
+        from accelerate.utils import set_seed
+
+        self.model, self.table, self.examples, self.recipe, self.plan = model, table, examples, recipe, plan
+        self.notes: list[str] = []
+        self.prefix = Prefix(model.model, recipe.frozen_layers) if recipe.frozen_layers else None
+        self.stand: Any = None
+        self.named = model.trainable()
+        self.parameters = list(self.named.values())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.999), fused=True
+        )
+        self.forward_tokens, self.graph_tokens = FORWARD_TOKENS[model.device], GRAPH_TOKENS[model.device]
+        self.weight = examples.weight / examples.weight.mean()
+        self.target = np.minimum(examples.target, 1 - recipe.smoothing)
+        self.lengths = table.lengths
+        set_seed(recipe.random_seed)
+        self._set_dropout()
+
+    def _set_dropout(self) -> None:
+        """Off: evaluation mode, which reads every batch alike. On: every dropout of model and adapters at the rate asked."""
+        import torch
+
+        self.model.model.train(self.recipe.dropout > 0)
+        if self.recipe.dropout > 0:
+            for module in self.model.model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = self.recipe.dropout
+                if isinstance(rate := getattr(module, "attention_dropout", None), float):
+                    module.attention_dropout = self.recipe.dropout if rate else rate
+
+    def open(self, stack: ExitStack) -> None:
+        """Take the cores, and compute the frozen layers' output."""
+        serial = self.recipe.dropout > 0  # dropout draws from one generator, in an order that must not vary
+        self.cores = stack.enter_context(SideBySide("serial" if serial else self.model.device))
+        if not self.prefix or serial:
+            return
+        rows = np.unique(np.concatenate([self.examples.preferred, self.examples.other]))
+        kept = self.prefix.kept(
+            self.table, rows, lambda rows: self.model.forward(self.table, rows), self.forward_tokens
+        )
+        if kept is None:
+            self.notes.append("The frozen layers' output is too large to keep; they are computed anew in every step.")
+            return
+        import torch
+
+        with torch.no_grad():
+            whole = self.model.forward(self.table, rows[:CHECKED])
+            with self.prefix.replaced_by(kept) as stand:
+                stand.show(rows[:CHECKED])
+                short = self.model.forward(self.table, rows[:CHECKED])
+        if trusted(whole, short):
+            self.stand = stack.enter_context(self.prefix.replaced_by(kept))
+        else:
+            self.notes.append(
+                "The frozen layers' output could not be kept for this model; they are computed every step."
+            )
+
+    # ---- one step
+
+    def step(self, number: int) -> Step:
+        """Loss, gradients, update. Out of memory: smaller pieces, the same step again."""
+        import torch
+
+        started = time.perf_counter()
+        while True:
+            try:
+                loss, hits, texts = self._gradients(number)
+                break
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._smaller(error)
+        if not math.isfinite(loss):
+            raise SerError(
+                f"The loss was not finite (NaN or infinity) at step {number + 1} of {len(self.plan)}; nothing of this "
+                f"training was kept. Lower the learning rate (it is {self.recipe.learning_rate:g}), or use precision=float32."
+            )
+        torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * schedule(number, len(self.plan), self.recipe.warmup)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        n = len(self.plan[number])
+        seconds = time.perf_counter() - started
+        return Step(loss, hits / n, n, len(texts), int(self.lengths[texts].sum()), seconds)
+
+    def _gradients(self, number: int) -> tuple[float, float, np.ndarray]:
+        """Fill .grad with the gradient of the step's mean loss. Returns the loss, pairs told right, and the texts read."""
+        pairs = self.plan[number]
+        graphs = self._graphs(pairs)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, hits = 0.0, 0.0
+        results = self.cores.map(
+            lambda place: self._graph(number, place, graphs[place], len(pairs)), range(len(graphs))
+        )
+        for part, right, gradients in results:
+            loss, hits = loss + part, hits + right
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                if gradient is None:
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = gradient.to(parameter.dtype)
+                else:
+                    parameter.grad.add_(gradient)
+        return loss, hits, np.unique(np.concatenate([self.examples.preferred[pairs], self.examples.other[pairs]]))
+
+    def _graphs(self, pairs: np.ndarray) -> list[np.ndarray]:
+        """The step's pairs in sets that are differentiated together: pairs that share a text never fall apart."""
+        mine = Examples.of(self.examples.preferred[pairs], self.examples.other[pairs])
+        component = _components(mine)
+        members = [pairs[component == number] for number in range(component.max() + 1)]
+        cost = [int(self.lengths[self._texts(one)].sum()) for one in members]
+        found: list[list[np.ndarray]] = []
+        room = 0
+        for place in np.argsort([-c for c in cost], kind="stable").tolist():
+            if not found or cost[place] > room:
+                found.append([])
+                room = self.graph_tokens
+            found[-1].append(members[place])
+            room -= cost[place]
+        return [np.concatenate(graph) for graph in found]
+
+    def _texts(self, pairs: np.ndarray) -> np.ndarray:
+        return np.unique(np.concatenate([self.examples.preferred[pairs], self.examples.other[pairs]]))
+
+    def _graph(self, number: int, place: int, pairs: np.ndarray, n: int) -> tuple[float, float, Sequence[Any]]:
+        """Loss share, pairs told right, and gradients by parameter of one set of pairs."""
+        import torch
+
+        texts = self._texts(pairs)
+        cut = [texts[batch] for batch in batches(self.lengths[texts], self.forward_tokens)]
+        where = np.empty(int(texts.max()) + 1, np.int64)
+        where[np.concatenate(cut)] = np.arange(len(texts))
+        if self.lengths[texts].sum() <= self.graph_tokens:
+            rewards = torch.cat([self._forward(rows, number, place, i) for i, rows in enumerate(cut)])
+            loss, hits = self._loss(rewards, where, pairs, n)
+            return loss.item(), hits, torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        # Too much for one graph: rewards first, then the gradient of each piece by the chain rule (Gao et al. 2021).
+        with torch.no_grad():
+            rewards = torch.cat([self._forward(rows, number, place, i) for i, rows in enumerate(cut)])
+        rewards.requires_grad_(True)
+        loss, hits = self._loss(rewards, where, pairs, n)
+        (by_reward,) = torch.autograd.grad(loss, rewards)
+        total: list[Any] = [None] * len(self.parameters)
+        begin = 0
+        for i, rows in enumerate(cut):
+            again = self._forward(rows, number, place, i)
+            mine = by_reward[begin : begin + len(rows)]
+            begin += len(rows)
+            found = torch.autograd.grad(again, self.parameters, mine, allow_unused=True)
+            total = [
+                new if old is None else old if new is None else old.add_(new)
+                for old, new in zip(total, found, strict=True)
+            ]
+        return loss.item(), hits, total
+
+    def _forward(self, rows: np.ndarray, number: int, place: int, part: int) -> Any:
+        import torch
+
+        if self.recipe.dropout > 0:  # the same draws whenever this piece is read again: after a resume, or twice
+            torch.manual_seed(hash((self.recipe.random_seed, number, place, part)) & (2**63 - 1))
+        if self.stand:
+            self.stand.show(rows)
+        return self.model.forward(self.table, rows)
+
+    def _loss(self, rewards: Any, where: np.ndarray, pairs: np.ndarray, n: int) -> tuple[Any, float]:
+        import torch
+
+        def tensor(values: np.ndarray) -> Any:
+            return torch.from_numpy(values).to(rewards.device)
+
+        preferred = rewards[tensor(where[self.examples.preferred[pairs]])]
+        other = rewards[tensor(where[self.examples.other[pairs]])]
+        margin = preferred - other
+        target = tensor(self.target[pairs])
+        asked = margin - tensor(self.examples.margin[pairs])
+        loss = -target * torch.nn.functional.logsigmoid(asked) - (1 - target) * torch.nn.functional.logsigmoid(-asked)
+        total = (tensor(self.weight[pairs]) * loss).sum() + self.recipe.centring * ((preferred + other) ** 2).sum()
+        hits = float((margin > 0).sum() + 0.5 * (margin == 0).sum())
+        return total / n, hits
+
+    def _smaller(self, error: Exception) -> None:
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.model.device == "cuda":
+            torch.cuda.empty_cache()
+        longest = int(self.lengths.max())
+        if self.graph_tokens <= longest:
+            raise SerError(
+                f"Training {self.model.name!r} does not fit in memory, even one text at a time (up to {longest:,} tokens). "
+                "Lower max_length, use fit=lora, or choose a smaller base model."
+            ) from error
+        self.forward_tokens = max(longest, self.forward_tokens // 2)
+        self.graph_tokens = max(longest, self.graph_tokens // 2)
+
+    # ---- checkpoints
+
+    def write(self, folder: Path, digest: str, curve: list[Step]) -> None:
+        """folder/step-N, whole or not at all; older ones go."""
+        from safetensors.torch import save_file
+
+        with home.atomic_folder(folder / f"step-{len(curve):07d}") as temporary:
+            moments: dict[str, Any] = {}
+            for name, parameter in self.named.items():
+                for key, value in self.optimizer.state[parameter].items():
+                    moments[f"{key} {name}"] = value.contiguous()
+            parameters = {name: parameter.detach().contiguous() for name, parameter in self.named.items()}
+            save_file(parameters, temporary / "parameters.safetensors")
+            save_file(moments, temporary / "optimizer.safetensors")
+            facts = {"digest": digest, "forward": self.forward_tokens, "graph": self.graph_tokens, "curve": curve}
+            (temporary / "state.json").write_text(json.dumps(facts))
+        for old in sorted(folder.glob("step-[0-9]*"))[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self, folder: Path, digest: str) -> list[Step]:
+        """The curve up to the newest checkpoint of this very training; [] when there is none."""
+        import torch
+        from safetensors.torch import load_file
+
+        for found in sorted(folder.glob("step-[0-9]*"), reverse=True):
+            facts = json.loads((found / "state.json").read_text())
+            if facts["digest"] != digest:
+                continue
+            parameters = load_file(found / "parameters.safetensors", self.model.device)
+            moments = load_file(found / "optimizer.safetensors", self.model.device)
+            with torch.no_grad():
+                for name, parameter in self.named.items():
+                    parameter.copy_(parameters[name])
+            for key, value in moments.items():
+                kind, name = key.split(" ", 1)
+                self.optimizer.state[self.named[name]][kind] = value.cpu() if kind == "step" else value
+            self.forward_tokens, self.graph_tokens = facts["forward"], facts["graph"]
+            return [Step(*step) for step in facts["curve"]]
+        return []
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Share of the learning rate at a step (from 0): up over the first `warmup` share, then down, linearly."""
+    up = round(warmup * total)
+    return (step + 1) / (up + 1) if step < up else (total - step) / (total - up)
+
+
+def _digest(model: Classifier, table: TokenTable, examples: Examples, recipe: Recipe, plan: list[np.ndarray]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    found.update(json.dumps([model.fingerprint, model.precision, model.fit, asdict(recipe)]).encode())
+    for array in (table.ids, table.starts, *(getattr(examples, name) for name in examples.__dataclass_fields__), *plan):
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,139 @@
+"""The lowest layers of a transformer, frozen, and their output kept per text: training then costs the upper layers only.
+
+Used with a trust check: the shortened model must give the rewards of the whole one, or the output is not kept (the layers
+stay frozen all the same). Knows nothing of pairs or losses.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ser_backend.errors import SerError
+from ser_backend.tokens import Rows, TokenTable, batches
+
+LAYERS = ("encoder.layer", "transformer.layer", "layers", "h", "encoder.layers")
+EMBEDDINGS = ("embeddings", "embed_tokens", "wte")
+ADDED = ("wpe",)  # position embeddings that a model adds to the word embeddings by itself
+MOST_BYTES = 4 << 30  # of kept output
+TRUST = 1e-4  # largest difference of a reward between the whole model and the shortened one
+CHECKED = 8  # texts it is checked on
+
+
+class _Done(Exception):
+    """The layers wanted have run."""
+
+
+class Prefix:
+    """Embeddings and the lowest k layers of `model` (a sequence-classification model, perhaps inside peft)."""
+
+    def __init__(self, model: Any, k: int) -> None:
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.body = getattr(inner, inner.base_model_prefix)
+        self.where, self.name = self._layers()
+        self.layers = getattr(self.where, self.name)
+        if not 0 < k < len(self.layers):
+            raise SerError(
+                f"frozen_layers is {k}, but the model has {len(self.layers)} layers; at least one has to learn. "
+                f"Use a number from 0 to {len(self.layers) - 1}."
+            )
+        self.k = k
+        for part in (*self._embeddings(), *self.layers[:k]):
+            part.requires_grad_(False)
+
+    def _layers(self) -> tuple[Any, str]:
+        for path in LAYERS:
+            *inside, name = path.split(".")
+            where = self.body
+            for step in inside:
+                where = getattr(where, step, None)
+            if where is not None and hasattr(where, name):
+                return where, name
+        raise SerError(
+            f"frozen_layers is set, but the layers of a {type(self.body).__name__} are not known here. Use frozen_layers=0."
+        )
+
+    def _embeddings(self) -> list[Any]:
+        found = [getattr(self.body, name) for name in EMBEDDINGS if hasattr(self.body, name)]
+        return found[:1] + [getattr(self.body, name) for name in ADDED if hasattr(self.body, name)]
+
+    def kept(
+        self, table: TokenTable, rows: Rows, forward: Callable[[Rows], Any], budget: int
+    ) -> "dict[int, Any] | None":
+        """Output of layer k for each text, float32 tensors (length, hidden) by row; None when it would be too much.
+
+        forward: rewards of rows as one batch, by the whole model.
+        """
+        import torch
+
+        width = self.body.config.get_text_config().hidden_size
+        if int(table.lengths[rows].sum()) * width * 4 > MOST_BYTES or not self._embeddings():
+            return None
+        found: dict[int, Any] = {}
+        caught: list[Any] = []
+
+        def catch(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            caught.append(given[0] if given else named["hidden_states"])
+            raise _Done
+
+        hook = self.layers[self.k].register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            rows = np.asarray(rows)
+            for batch in batches(table.lengths[rows], budget):
+                with torch.no_grad():
+                    try:
+                        forward(rows[batch])
+                    except _Done:
+                        hidden = caught.pop().float()
+                for place, row in enumerate(rows[batch].tolist()):
+                    found[row] = hidden[place, : int(table.lengths[row])].clone()
+        finally:
+            hook.remove()
+        return found
+
+    @contextmanager
+    def replaced_by(self, kept: "dict[int, Any]") -> "Iterator[_Stand]":
+        """While open, the model begins at layer k, from the kept output of the rows given to stand.show(rows)."""
+        stand = _Stand(kept)
+        owners = [(name, getattr(self.body, name)) for name in (*EMBEDDINGS, *ADDED) if hasattr(self.body, name)]
+        try:
+            for place, (name, _) in enumerate(owners):
+                setattr(self.body, name, stand.module(first=place == 0))
+            setattr(self.where, self.name, self.layers[self.k :])
+            yield stand
+        finally:
+            for name, module in owners:
+                setattr(self.body, name, module)
+            setattr(self.where, self.name, self.layers)
+
+
+class _Stand:
+    """Stands where the embeddings were; every thread shows rows of its own."""
+
+    def __init__(self, kept: "dict[int, Any]") -> None:
+        self.kept = kept
+        self.local = threading.local()
+
+    def show(self, rows: Rows) -> None:
+        self.local.rows = [int(row) for row in rows]
+
+    def module(self, first: bool) -> Any:
+        import torch
+
+        stand = self
+
+        class Stand(torch.nn.Module):
+            def forward(self, *_: Any, **__: Any) -> Any:
+                if not first:
+                    return 0.0
+                texts = [stand.kept[row] for row in stand.local.rows]
+                return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+
+        return Stand()
+
+
+def trusted(whole: Any, short: Any) -> bool:
+    """Whether two tensors of rewards of the same texts agree."""
+    return bool((whole - short).abs().max() <= TRUST)

@@ -1,0 +1,145 @@
+"""Responses -> token ids for a reward model that reads one text, and the batches they are read in.
+
+The text of a response is prompt + blank line + response (+ the end token, for models whose tokeniser sets none): what any
+other program has to build to get the same reward. An over-long text loses prompt from its left first; a response that is
+too long by itself loses its end, and both are counted. Knows no model and no reward.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ser_backend.records import Response
+
+Rows = Sequence[int] | np.ndarray
+
+SEPARATOR = "\n\n"
+CHUNK = 2_048  # texts given to the tokeniser at a time
+
+
+@dataclass
+class Cuts:
+    """How many texts did not fit; an over-long text loses prompt from its left first."""
+
+    prompts: int = 0
+    responses: int = 0
+
+
+@dataclass
+class Ends:
+    """What the tokeniser puts around a text, and the end token it leaves out."""
+
+    start: list[int]
+    end: list[int]
+
+    @classmethod
+    def of(cls, tokenizer: Any, wants_end: bool) -> "Ends":
+        """wants_end: append the end token where the tokeniser adds none (decoders: the reward is read off the last token)."""
+        empty = tokenizer("", add_special_tokens=True)["input_ids"]
+        if empty and empty[-1] == tokenizer.eos_token_id and empty[-1] != tokenizer.bos_token_id:
+            start, end = empty[:-1], empty[-1:]
+        elif len(empty) >= 2:
+            start, end = empty[:1], empty[-1:]
+        else:
+            start, end = empty, []
+        if wants_end and not end and tokenizer.eos_token_id is not None:
+            end = [tokenizer.eos_token_id]
+        return cls(start, end)
+
+
+@dataclass
+class TokenTable:
+    """Token ids of n texts, one after the other: text i is ids[starts[i]:starts[i + 1]]; its response begins at begins[i]."""
+
+    ids: np.ndarray  # int32
+    starts: np.ndarray  # int64 (n + 1,)
+    begins: np.ndarray  # int32 (n,), counted from the text's first token
+    cuts: Cuts = field(default_factory=Cuts)
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, int64 (n,)."""
+        return np.diff(self.starts)
+
+    def text(self, row: int) -> np.ndarray:
+        return self.ids[self.starts[row] : self.starts[row + 1]]
+
+    def padded(self, rows: Rows, pad: int) -> tuple[np.ndarray, np.ndarray]:
+        """ids and mask, int64 (len(rows), longest), padded on the right."""
+        rows = np.asarray(rows)
+        lengths = self.lengths[rows]
+        ids = np.full((len(rows), int(lengths.max())), pad, np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : lengths[place]] = self.text(row)
+        return ids, (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+
+
+def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, ends: Ends) -> TokenTable:
+    """Each text once. Raises nothing; what was cut is counted in the table."""
+    cuts = Cuts()
+    flat: list[np.ndarray] = []
+    begins: list[int] = []
+    room = max_length - len(ends.start) - len(ends.end)
+    for first in range(0, len(responses), CHUNK):
+        for prompt, text in _split(tokenizer, responses[first : first + CHUNK]):
+            if prompt[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
+                prompt = prompt[len(ends.start) :]
+            if ends.end and text[-len(ends.end) :] == ends.end:
+                text = text[: -len(ends.end)]
+            if len(text) > room:
+                cuts.responses += 1
+                text = text[:room]
+            if len(prompt) > room - len(text):
+                cuts.prompts += 1
+                prompt = prompt[len(prompt) - (room - len(text)) :]
+            flat.append(np.array(ends.start + prompt + text + ends.end or [0], np.int32))
+            begins.append(len(ends.start) + len(prompt))
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in flat], dtype=np.int64)])
+    ids = np.concatenate(flat) if flat else np.empty(0, np.int32)
+    return TokenTable(ids, starts, np.array(begins, np.int32), cuts)
+
+
+def rendered(response: Response) -> str:
+    """The text a reward model reads, without the tokens its tokeniser adds."""
+    return response.prompt + SEPARATOR + response.text if response.prompt else response.text
+
+
+def _split(tokenizer: Any, responses: Sequence[Response]) -> Iterator[tuple[list[int], list[int]]]:
+    """Ids of prompt and of response, as the whole text is tokenised: words never fall apart at the seam."""
+    heads = [len(response.prompt + SEPARATOR) if response.prompt else 0 for response in responses]
+    if not tokenizer.is_fast:  # tells no offsets; the two parts are tokenised apart
+        for response, head in zip(responses, heads, strict=True):
+            parts = (rendered(response)[:head], response.text)
+            prompt, text = (tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] for part in parts)
+            yield prompt, text
+        return
+    found = tokenizer(
+        [rendered(response) for response in responses],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    for ids, offsets, head in zip(found["input_ids"], found["offset_mapping"], heads, strict=True):
+        # the first token that reaches into the response; one that spans the seam counts as response
+        begin = next((place for place, (_, end) in enumerate(offsets) if end > head), len(ids)) if head else 0
+        yield ids[:begin], ids[begin:]
+
+
+def batches(lengths: Rows, budget: int) -> list[list[int]]:
+    """Indices grouped so that rows x longest <= budget, the longest first (memory trouble shows at once)."""
+    found: list[list[int]] = []
+    lengths = np.asarray(lengths)
+    longest = 0
+    for index in np.lexsort((np.arange(len(lengths)), -lengths)).tolist():
+        if found and (len(found[-1]) + 1) * longest <= budget:
+            found[-1].append(index)
+        else:
+            found.append([index])
+            longest = int(lengths[index])
+    return found
