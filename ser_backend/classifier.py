@@ -40,8 +40,9 @@ class Classifier:
     precision: str  # of the body: "float32", "bfloat16", "4bit"
     fit: Fit
     ends: Ends
-    new_head: bool  # the head was made here, not found in the weights
+    new_head: bool  # the head is random: made here, not found in the weights, and not trained yet
     notes: list[str] = field(default_factory=list)  # what was done to the model on loading, in sentences
+    missing: list[str] = field(default_factory=list)  # weight arrays of the body that were not found and start random
     budget: int = 0  # tokens a scoring batch; halved on out-of-memory
 
     @classmethod
@@ -68,7 +69,9 @@ class Classifier:
             torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         precision = usable_precision(precision, fit, device)
-        tokenizer, model, new_head, notes = _from_pretrained(base_folder(name), name, fit, precision, random_seed)
+        tokenizer, model, new_head, missing, notes = _from_pretrained(
+            base_folder(name), name, fit, precision, random_seed
+        )
         pad_notes = _give_pad(model, tokenizer)
         max_length = _within(model, max_length, notes)
         model.config.problem_type = "regression"  # so that a text-classification pipeline gives the reward as it is
@@ -76,10 +79,12 @@ class Classifier:
             model.to(device)
         if fit == "lora":
             model = _with_lora(model, lora_rank, lora_dropout, precision == "4bit", random_seed)
-        return cls._ready(name, model, tokenizer, max_length, device, precision, fit, new_head, notes + pad_notes)
+        made = cls._ready(name, model, tokenizer, max_length, device, precision, fit, new_head, notes + pad_notes)
+        made.missing = missing
+        return made
 
     @classmethod
-    def open(cls, folder: Path, *, precision: str = "auto", threads: int = 0) -> "Classifier":
+    def open(cls, folder: Path, *, precision: str = "auto", threads: int = 0, trainable: bool = False) -> "Classifier":
         """What `save` wrote, or any sequence-classification model with one output, with or without a peft adapter.
 
         Raises SerError when the folder holds no such model; a head that is not in the weights is refused.
@@ -97,16 +102,23 @@ class Classifier:
 
             base = str(_read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
             name = str(facts.get("base_model") or base)
-            tokenizer, model, _, notes = _from_pretrained(base_folder(name), name, "lora", precision, 0, str(folder))
+            tokenizer, model, new_head, missing, notes = _from_pretrained(
+                base_folder(name), name, "lora", precision, 0, str(folder)
+            )
+            if new_head and not has_head(folder):
+                raise SerError(
+                    f"The adapter in {folder} was saved without its reward head, so its rewards would be random. Save it "
+                    "again with task_type SEQ_CLS (which saves the head too), or train again."
+                )
             _give_pad(model, tokenizer)
             if precision != "4bit":
                 model.to(device)
             with in_words(str(folder)):
-                model = PeftModel.from_pretrained(model, folder, torch_device=device)
+                model = PeftModel.from_pretrained(model, folder, torch_device=device, is_trainable=trainable)
             fit: Fit = "lora"
         else:
             checked_folder(folder)
-            tokenizer, model, new_head, notes = _from_pretrained(str(folder), str(folder), "full", precision, 0)
+            tokenizer, model, new_head, missing, notes = _from_pretrained(str(folder), str(folder), "full", precision, 0)
             if new_head:
                 raise SerError(
                     f"{folder} holds a model without a reward head, so its rewards would be random. Give a folder that "
@@ -117,7 +129,9 @@ class Classifier:
             fit, name = "full", str(facts.get("base_model") or folder)
         limit = int(facts.get("max_length") or min(tokenizer.model_max_length, 131_072))
         length = _within(model, limit, notes)
-        return cls._ready(name, model, tokenizer, length, device, precision, fit, False, notes)
+        made = cls._ready(name, model, tokenizer, length, device, precision, fit, False, notes)
+        made.missing = missing
+        return made
 
     @classmethod
     def _ready(
@@ -293,8 +307,8 @@ def usable_precision(wanted: str, fit: str, device: str) -> str:
 
 def _from_pretrained(
     folder: str, name: str, fit: str, precision: str, random_seed: int, tokenizer_folder: str | None = None
-) -> tuple[Any, Any, bool, list[str]]:
-    """Tokeniser, model with one output, whether its head is new, and notes. Raises SerError."""
+) -> tuple[Any, Any, bool, list[str], list[str]]:
+    """Tokeniser, model with one output, whether its head is new, arrays below it that are random, notes. Raises SerError."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
@@ -337,7 +351,7 @@ def _from_pretrained(
         )
     if made and mismatched & made:
         notes.append(f"The model's head had {labels} outputs; it was replaced by a reward head with one.")
-    return tokenizer, model, bool(made), notes
+    return tokenizer, model, bool(made), sorted(body), notes
 
 
 def _give_pad(model: Any, tokenizer: Any) -> list[str]:
@@ -372,17 +386,25 @@ def _spare_tokens(tokenizer: Any) -> list[str]:
     return sorted({*named, *reserved}, key=lambda t: ("pad" not in t.lower(), t))
 
 
-def _within(model: Any, max_length: int, notes: list[str]) -> int:
-    """max_length, lowered to what the model can read (RoBERTa kinds start counting at their padding id + 1)."""
+def positions_of(model: Any) -> int | None:
+    """Tokens the model can read, None where it sets no limit (RoBERTa kinds start counting at their padding id + 1)."""
     config = getattr(model.config, "text_config", None) or model.config
     positions = getattr(config, "max_position_embeddings", None)
     if not positions:
-        return max_length
+        return None
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm"):
         positions -= int(config.pad_token_id) + 1
+    return int(positions)
+
+
+def _within(model: Any, max_length: int, notes: list[str]) -> int:
+    """max_length, lowered to what the model can read."""
+    positions = positions_of(model)
+    if not positions:
+        return max_length
     if positions < max_length:
         notes.append(f"max_length {max_length:,} is beyond the model's {positions:,} positions; {positions:,} is used.")
-    return min(int(positions), max_length)
+    return min(positions, max_length)
 
 
 def _with_lora(model: Any, rank: int, dropout: float, quantised: bool, random_seed: int) -> Any:
@@ -408,6 +430,19 @@ def _with_lora(model: Any, rank: int, dropout: float, quantised: bool, random_se
 def _inner(model: Any) -> Any:
     """The transformers model below a peft wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def has_head(folder: Path) -> bool:
+    """Whether weights of a reward head are among those saved in the folder (a whole model or an adapter)."""
+    from safetensors import safe_open
+
+    with in_words(str(folder)):
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "numpy") as file:
+                keys = set(file.keys())
+            if any(part in HEADS for key in keys for part in key.split(".")):
+                return True
+    return False
 
 
 def head_of(model: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from ser_backend import __version__, home, jobs
 from ser_backend.config import DEFAULT_PRESET, PRESETS, describe, from_preset
 from ser_backend.errors import NotFound, SerError
-from ser_backend.records import ACTIVE, ROLES, Dataset, Event, Role, Run, Status
+from ser_backend.records import ACTIVE, PROGRESS, ROLES, Dataset, Event, Role, Run, Status
 from ser_backend.report import verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import DatabaseTrouble, Store
@@ -192,7 +192,7 @@ def _score(chosen: argparse.Namespace) -> int:
 
     if chosen.out.is_symlink() or (chosen.out.exists() and not chosen.out.is_file()):
         raise SerError(f"{chosen.out} is not a plain file. Give the name of a file to write.")
-    with _Bar("Scoring") as bar:
+    with _Bar("scoring") as bar:
         done, problems = score_file(chosen.model, chosen.file, chosen.out, bar.show)
     print(f"{chosen.out}: rewards for {done:,} rows" + (f"; {problems:,} rows could not be used" if problems else ""))
     return 0
@@ -212,7 +212,7 @@ def _follow(store: Store, run: Run, out: Path | None, after: int = 0) -> int:
     if (place := store.queue_position(run.id) or 0) > 1 or len(jobs.active(store)) > 1:
         print(f"  waiting: number {max(place, 1)} in the queue")
     try:
-        with _Bar("Encoding texts") as bar:
+        with _Bar("reading texts") as bar:
             while True:
                 ended = store.job(job.id).status not in ACTIVE  # asked first, so that no event is missed
                 for event in store.events(run.id, after):
@@ -250,8 +250,9 @@ def _print_event(store: Store, run: Run, event: Event, bar: "_Bar") -> None:
         )
         for note in payload["notes"]:
             print(f"  {note}")
-    elif event.kind == "encoding_progressed":
-        bar.show(payload["done"], payload["total"])
+    elif event.kind in PROGRESS:
+        where = f"round {event.round}: " if event.round is not None else ""
+        bar.show(payload["done"], payload["total"], where + PROGRESS[event.kind].format(of=payload.get("of", "model")))
     elif event.kind == "texts_encoded":
         bar.clear()
         print(f"  {payload['responses']:,} texts read ({payload['computed']:,} new) in {payload['seconds']:.1f} s")
@@ -309,7 +310,10 @@ class _Bar:
         self.title, self.shown = title, False
         self.started = self.said = time.monotonic()
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, done: int, total: int, title: str = "") -> None:
+        if title and title != self.title:
+            self.clear()
+            self.title, self.started = title, time.monotonic()
         if sys.stderr.isatty() and total:
             width = max(10, min(30, shutil.get_terminal_size().columns - len(self.title) - 30))
             filled = width * done // total

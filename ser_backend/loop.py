@@ -6,13 +6,14 @@ stops it; what a finished round left on disk is where the next call goes on.
 
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ser_backend.config import RunConfig
-from ser_backend.projection import project
+from ser_backend.learners import learner_for
 from ser_backend.records import Preferred, Round
-from ser_backend.rounds import Rounds
+from ser_backend.rounds import Played, Rounds
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
@@ -38,14 +39,11 @@ def self_evolve(
     folder.write_arrays("data", rows)
     folder.write_json("data", {"counts": data.counts, "notes": data.notes})
     yield Told("data_prepared", None, {"counts": data.counts, "notes": list(data.notes)})
-    telling = project(config, data, folder)
-    while True:
-        try:
-            kind, payload = next(telling)
-        except StopIteration as done:
-            rounds = Rounds(config, data, done.value)
-            break
-        yield Told(kind, None, payload)
+    learner = learner_for(config, data, folder)
+    with closing(learner.prepare()) as telling:
+        for kind, payload in telling:
+            yield Told(kind, None, payload)
+    rounds = Rounds(config, data, learner)
 
     finished = folder.finished()
     state = rounds.restore(folder, finished[-1]) if finished else None
@@ -59,13 +57,22 @@ def self_evolve(
             break
         yield Told("round_started", index, {})
         started = time.perf_counter()
-        played = rounds.play(index, state, labels) if state else rounds.play_seed(labels)
+        played: Played | str | None = None
+        with closing(rounds.play(index, state, labels) if state else rounds.play_seed(labels)) as playing:
+            while played is None:
+                try:
+                    kind, payload = next(playing)
+                except StopIteration as done:
+                    played = done.value
+                else:
+                    yield Told(kind, index, payload)
         if isinstance(played, str):
             reason = played
             break
         facts = replace(played.facts, seconds=time.perf_counter() - started)
         folder.write_round(facts, played.arrays, played.picture)
         state = played.state
+        learner.forget(keep=(state.chain.model, state.force.model, state.control))
         yield Told("round_finished", index, {}, facts)
     assert state is not None
     yield Told("run_finished", None, {"stopped_because": reason, "best_round": state.force.round})

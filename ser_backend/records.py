@@ -14,6 +14,14 @@ Preferred = Literal["a", "b", "tie"]
 Queue = Literal["learn", "audit"]
 Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
 
+# kinds of progress events, in words; {of} is "model" or "control"
+PROGRESS = {
+    "encoding_progressed": "reading texts",
+    "tokenising_progressed": "cutting texts into tokens",
+    "training_progressed": "training the {of}, step",
+    "scoring_progressed": "rewarding texts by the {of}",
+}
+
 
 def content_hash(*parts: str) -> str:
     """32 hex digits (BLAKE2b, 128 bits) of the parts, outer white space ignored, parts kept apart."""

@@ -5,6 +5,7 @@ other program has to build to get the same reward. An over-long text loses promp
 too long by itself loses its end, and both are counted. Knows no model and no reward.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ Rows = Sequence[int] | np.ndarray
 
 SEPARATOR = "\n\n"
 CHUNK = 2_048  # texts given to the tokeniser at a time
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate, which JSON may hold and no tokeniser takes
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Ends:
         empty = tokenizer("", add_special_tokens=True)["input_ids"]
         if empty and empty[-1] == tokenizer.eos_token_id and empty[-1] != tokenizer.bos_token_id:
             start, end = empty[:-1], empty[-1:]
+        elif empty and set(empty) == {tokenizer.bos_token_id}:  # doubled: the doctor says so, the end is not among them
+            start, end = empty, []
         elif len(empty) >= 2:
             start, end = empty[:1], empty[-1:]
         else:
@@ -66,6 +70,14 @@ class TokenTable:
         """Tokens of each text, int64 (n,)."""
         return np.diff(self.starts)
 
+    @classmethod
+    def joined(cls, parts: Sequence["TokenTable"]) -> "TokenTable":
+        """The texts of all parts, in order."""
+        starts = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))])
+        cuts = Cuts(sum(part.cuts.prompts for part in parts), sum(part.cuts.responses for part in parts))
+        ids, begins = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "begins"))
+        return cls(ids, starts, begins, cuts)
+
     def text(self, row: int) -> np.ndarray:
         return self.ids[self.starts[row] : self.starts[row + 1]]
 
@@ -87,8 +99,9 @@ def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, end
     room = max_length - len(ends.start) - len(ends.end)
     for first in range(0, len(responses), CHUNK):
         for prompt, text in _split(tokenizer, responses[first : first + CHUNK]):
-            if prompt[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
-                prompt = prompt[len(ends.start) :]
+            first = prompt or text
+            if first[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
+                del first[: len(ends.start)]
             if ends.end and text[-len(ends.end) :] == ends.end:
                 text = text[: -len(ends.end)]
             if len(text) > room:
@@ -106,7 +119,8 @@ def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, end
 
 def rendered(response: Response) -> str:
     """The text a reward model reads, without the tokens its tokeniser adds."""
-    return response.prompt + SEPARATOR + response.text if response.prompt else response.text
+    text = response.prompt + SEPARATOR + response.text if response.prompt else response.text
+    return HALF_CHARACTER.sub("\ufffd", text)
 
 
 def _split(tokenizer: Any, responses: Sequence[Response]) -> Iterator[tuple[list[int], list[int]]]:
@@ -114,7 +128,8 @@ def _split(tokenizer: Any, responses: Sequence[Response]) -> Iterator[tuple[list
     heads = [len(response.prompt + SEPARATOR) if response.prompt else 0 for response in responses]
     if not tokenizer.is_fast:  # tells no offsets; the two parts are tokenised apart
         for response, head in zip(responses, heads, strict=True):
-            parts = (rendered(response)[:head], response.text)
+            whole = rendered(response)
+            parts = (whole[:head], whole[head:])
             prompt, text = (tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] for part in parts)
             yield prompt, text
         return

@@ -122,7 +122,7 @@ class Worker:
             raise Stopped
 
     def _tell(self, kind: str, round_: int | None, payload: dict) -> None:
-        if kind != "encoding_progressed":
+        if not kind.endswith("_progressed"):
             where = "" if round_ is None else f" round {round_}"
             print(f"{time.strftime('%H:%M:%S')} {kind}{where} {json.dumps(payload)}", flush=True)
         self.store.append_event(self.run.id, kind, round_, payload)

@@ -9,13 +9,13 @@ import components
 import streamlit as st
 
 from ser_backend import jobs
-from ser_backend.records import Event, Round, Run, Status
+from ser_backend.records import PROGRESS, Event, Round, Run, Status
 from ser_backend.report import verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 
 EVERY_S = 1.5
-PACE_EVENTS = 60  # progress events that tell the speed, about half a minute
+PACE_EVENTS = 60  # progress events that tell the speed, half a minute or more
 SILENT_S = 20  # a worker beats every two seconds
 NEWEST = "newest"
 VERDICT_HELP = (
@@ -134,12 +134,12 @@ def _progress(store: Store, run: Run, rounds: list[Round]) -> tuple[float, str]:
     started = store.events(run.id, kinds=("job_started",), last=1)
     since = started[-1].seq if started else 0
     now = store.events(run.id, after=since, last=1)
-    encoding = store.events(run.id, after=since, kinds=("encoding_progressed",), last=PACE_EVENTS)
     last = now[-1] if now else None
     if last is None:
         return 0.0, "Starting."
-    if last.kind == "encoding_progressed":
-        return _encoding(encoding)
+    if last.kind in PROGRESS:
+        told = store.events(run.id, after=since, kinds=(last.kind,), last=PACE_EVENTS)
+        return _under_way([event for event in told if _same_work(event, last)])
     job = store.jobs(run=run.id)[-1]
     wanted, done = job.rounds + 1, len(rounds)
     if last.kind in ("data_prepared", "job_started", "texts_encoded", "basis_started", "features_projected"):
@@ -152,14 +152,25 @@ def _progress(store: Store, run: Run, rounds: list[Round]) -> tuple[float, str]:
     return min(1.0, done / wanted), f"{now_in}: {done} of {wanted} models trained, the seed model included{rest}"
 
 
-def _encoding(told: list[Event]) -> tuple[float, str]:
+def _same_work(event: Event, last: Event) -> bool:
+    return event.round == last.round and event.payload.get("of") == last.payload.get("of")
+
+
+def _under_way(told: list[Event]) -> tuple[float, str]:
+    """What the worker is in the middle of, with its pace; told: its newest progress events."""
     first, last = told[0], told[-1]
-    done, total = last.payload["done"], last.payload["total"]
-    text = f"Reading texts: {done:,} of {total:,}"
+    facts = last.payload
+    done, total = facts["done"], facts["total"]
+    words = PROGRESS[last.kind].format(of=facts.get("of", "model"))
+    text = f"Round {last.round}: {words}" if last.round is not None else words[0].upper() + words[1:]
+    text += f"{'' if words.endswith('step') else ':'} {done:,} of {total:,}"
+    if "accuracy" in facts:
+        text += f"; loss {facts['loss']:.3f}, {facts['accuracy']:.0%} of its training pairs told right lately"
     seconds = (datetime.fromisoformat(last.at) - datetime.fromisoformat(first.at)).total_seconds()
     if seconds > 0 and done > first.payload["done"]:
         speed = (done - first.payload["done"]) / seconds
-        text += f", {speed:,.0f} a second, about {components.duration((total - done) / speed)} left"
+        text += f"; {speed:,.0f} a second" if speed >= 2 else f"; {1 / speed:,.1f} s each"
+        text += f", about {components.duration((total - done) / speed)} left"
     return done / max(1, total), text
 
 
