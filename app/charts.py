@@ -21,6 +21,8 @@ COLOUR = {
 }
 ORIGIN_NAMES = {"human": "people's labels (seed)", "review": "reviewed here", "self": "self-labels"}
 CLEAR = 1
+CHANCE = 0.6931  # log 2: the loss of a model that cannot tell the two responses apart
+DASHES = ("solid", "dash", "dot", "dashdot")  # rounds, told apart without colour
 HEIGHT = 350
 TRANSPARENT = "rgba(0,0,0,0)"
 CONFIG = {"displayModeBar": False, "responsive": True}
@@ -91,6 +93,38 @@ def difference(rounds: Sequence[Round]) -> go.Figure:
     last = told[-1][0].index
     figure.update_xaxes(tickvals=[r.index for r, _ in told], range=[0.4, last + 0.6])
     return figure
+
+
+def loss(rounds: Sequence[Round], live: Sequence[tuple[int, float]] = (), live_round: int | None = None) -> go.Figure:
+    """Training loss of the model over the optimiser steps of all rounds; live: (step, mean loss) of the round under way."""
+    title = "Training loss of the model"
+    told = [r for r in rounds if r.details.get("loss")]
+    if not told and not live:
+        return empty(title, "No step is done yet.")
+    figure = _figure(title, "optimiser steps, all rounds", "loss (nats a pair)")
+    before = 0
+    for round_ in told:
+        curve, steps = round_.details["loss"], round_.details["steps"]
+        at = [before + (place + 0.5) * steps / len(curve) for place in range(len(curve))]
+        _loss_line(figure, at, curve, f"round {round_.index}", round_.index)
+        before += steps
+    if live:
+        at = [before + step for step, _ in live]
+        _loss_line(figure, at, [value for _, value in live], f"round {live_round}, under way", live_round or 0)
+    figure.add_hline(y=CHANCE, line={"color": COLOUR["control"], "dash": "dot"}, annotation_text="guessing")
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _loss_line(figure: go.Figure, at: Sequence[float], curve: Sequence[float], name: str, index: int) -> None:
+    figure.add_scatter(
+        x=list(at),
+        y=list(curve),
+        mode="lines+markers" if len(at) < 3 else "lines",
+        name=name,
+        line={"color": COLOUR["self"] if index else COLOUR["human"], "width": 2, "dash": DASHES[index % len(DASHES)]},
+        hovertemplate=name + ", step %{x:.0f}: %{y:.3f}<extra></extra>",
+    )
 
 
 def kept(rounds: Sequence[Round]) -> go.Figure:

@@ -28,7 +28,7 @@ from ser_backend.ingest import import_source
 from ser_backend.loop import Told, self_evolve
 from ser_backend.metrics import accuracy
 from ser_backend.pairs import PairSet
-from ser_backend.records import Dataset, Interval, Preferred, Role
+from ser_backend.records import PROGRESS, Dataset, Interval, Preferred, Role
 from ser_backend.report import in_force, versions
 from ser_backend.run_data import RunData, prepare
 from ser_backend.run_folder import RunFolder
@@ -91,8 +91,9 @@ def play(config: RunConfig, seed: PairSet, pool: PairSet, test: PairSet, folder:
     data = prepare(seed, pool, test, config)
     nobody: Mapping[str, Preferred] = {}
     for told in self_evolve(config, data, folder, lambda: nobody, config.rounds):
-        if told.kind == "encoding_progressed" and sys.stderr.isatty():
-            sys.stderr.write(f"\rencoding {told.payload['done']:,} of {told.payload['total']:,} ")
+        if told.kind.endswith("_progressed") and sys.stderr.isatty():
+            what = PROGRESS[told.kind].format(of=told.payload.get("of", "model"))
+            sys.stderr.write(f"\r{what} {told.payload['done']:,} of {told.payload['total']:,} \033[K")
     return told
 
 
@@ -125,12 +126,14 @@ def one_seed(
         "seed": rounds[0].heldout.value,
         "rounds": [r.heldout.value for r in rounds[1:]],
         "control": rounds[-1].control.value,
+        "controls": [r.control.value for r in rounds[1:]],
+        "steps": [r.details.get("steps") for r in rounds],
         "final": final.value,
         "precision": precision,
         "coverage": coverage,
         "promoted": [r.promoted for r in rounds[1:]],
         "why": [r.why for r in rounds[1:]],
-        "crossfit": [r.crossfit.value for r in rounds],
+        "crossfit": [r.crossfit.value if r.crossfit else None for r in rounds],
         "round_seconds": [round(r.seconds, 2) for r in rounds],
         "seconds": round(seconds, 2),
         "stopped_because": last.payload["stopped_because"],
@@ -208,7 +211,7 @@ def mean(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             key: float(np.mean([one[key] for one in per_seed]))
             for key in ("seed", "control", "final", "n_seed", "seconds")
         },
-        **{key: by_round(key) for key in ("rounds", "precision", "coverage")},
+        **{key: by_round(key) for key in ("rounds", "controls", "precision", "coverage")},
         "reached": [sum(len(one["rounds"]) > i for one in per_seed) for i in range(longest)],
         "final_minus_control": [one["final"] - one["control"] for one in per_seed],
     }

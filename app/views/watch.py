@@ -16,6 +16,7 @@ from ser_backend.store import Store
 
 EVERY_S = 1.5
 PACE_EVENTS = 60  # progress events that tell the speed, half a minute or more
+LOSS_EVENTS = 500  # of the training under way, at most two a second
 SILENT_S = 20  # a worker beats every two seconds
 NEWEST = "newest"
 VERDICT_HELP = (
@@ -98,6 +99,7 @@ def _live(store: Store, run_id: str, was_active: bool) -> None:
     _status(store, run, rounds)
     _result(rounds, folder)
     with st.container(key="charts"):
+        _loss(store, run, rounds)
         _charts(run, rounds, folder)
     _round_table(rounds)
     _log(folder)
@@ -187,6 +189,23 @@ def _result(rounds: list[Round], folder: RunFolder) -> None:
         show(components.plain(sentence), icon=icon)
     for note in facts["notes"]:
         st.caption(components.plain(note))
+
+
+def _loss(store: Store, run: Run, rounds: list[Round]) -> None:
+    """Only where a model is trained step by step."""
+    if run.config.get("fit", "head") == "head":
+        return
+    live: list[tuple[int, float]] = []
+    under_way = len(rounds)
+    if components.is_active(run):
+        told = store.events(run.id, kinds=("training_progressed",), last=LOSS_EVENTS)
+        live = [
+            (event.payload["done"], event.payload["loss"])
+            for event in told
+            if event.round == under_way and event.payload["of"] == "model" and "loss" in event.payload
+        ]
+    if live or rounds:
+        st.plotly_chart(charts.loss(rounds, live, under_way), key="loss", config=charts.CONFIG)
 
 
 def _charts(run: Run, rounds: list[Round], folder: RunFolder) -> None:

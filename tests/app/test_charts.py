@@ -108,3 +108,11 @@ def test_every_figure_has_a_title_and_named_axes():
         assert figure.layout.xaxis.title.text
         assert figure.layout.yaxis.title.text
         assert not any(isinstance(y, float) and math.isnan(y) for found in figure.data for y in found.y)
+
+
+def test_loss_runs_on_from_round_to_round_and_shows_the_one_under_way():
+    rounds = [a_round(i, details={"loss": [0.7, 0.5], "steps": 10}) for i in (0, 1)]
+    lines = [t for t in charts.loss(rounds, [(1, 0.4), (2, 0.3)], 2).data if t.mode and t.name]
+    assert [list(line.x) for line in lines] == [[2.5, 7.5], [12.5, 17.5], [21, 22]]
+    assert "under way" in lines[-1].name
+    assert "No step" in str(charts.loss([]).layout.annotations)
