@@ -112,7 +112,6 @@ def loss(rounds: Sequence[Round], live: Sequence[tuple[int, float]] = (), live_r
         at = [before + step for step, _ in live]
         _loss_line(figure, at, [value for _, value in live], f"round {live_round}, under way", live_round or 0)
     figure.add_hline(y=CHANCE, line={"color": COLOUR["control"], "dash": "dot"}, annotation_text="guessing")
-    figure.update_yaxes(rangemode="tozero")
     return figure
 
 

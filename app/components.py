@@ -10,6 +10,7 @@ import state
 import streamlit as st
 
 from ser_backend import pairs
+from ser_backend.checks import WORST_FIRST, Check, in_words, worst
 from ser_backend.errors import SerError
 from ser_backend.records import ACTIVE, Dataset, Interval, Problem, Round, Run, Status
 from ser_backend.report import in_force
@@ -28,6 +29,12 @@ STATUS = {
     Status.STOPPED: ("stopped", ":material/stop_circle:", "gray"),
     Status.SUCCEEDED: ("finished", ":material/check_circle:", "green"),
     Status.FAILED: ("failed", ":material/error:", "red"),
+}
+OUTCOMES = {
+    "ok": ("fine", ":material/check_circle:", "green"),
+    "warning": ("warning", ":material/warning:", "orange"),
+    "failed": ("failed", ":material/error:", "red"),
+    "skipped": ("skipped", ":material/remove:", "gray"),
 }
 TABLE_ROWS = 100
 
@@ -186,6 +193,25 @@ def problems_of(dataset: Dataset, key: str) -> None:
         on_click="ignore",
         key=key,
     )
+
+
+# ---- the doctor
+
+
+def doctor_card(parts: Sequence[tuple[str, Sequence[Check]]]) -> None:
+    """Folded: what the doctor found, trouble first and with its remedy. parts: title and checks."""
+    made = [check for _, checks in parts for check in checks]
+    _, icon, _ = OUTCOMES[worst(made)]
+    with st.expander(f"Doctor: {in_words(made)}", icon=icon):
+        for title, checks in parts:
+            if checks:
+                st.markdown(f"**{title}**")
+            for check in sorted(checks, key=lambda check: WORST_FIRST.index(check.outcome)):
+                word, icon, colour = OUTCOMES[check.outcome]
+                badge = f":{colour}-badge[{icon} {word}]"
+                st.markdown(f"{badge} **{plain(check.title)}** {plain(check.found)}")
+                if check.remedy:
+                    st.caption(f"What to do: {plain(check.remedy)}")
 
 
 # ---- facts in words

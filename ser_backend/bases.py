@@ -5,8 +5,6 @@ Weights are read from safetensors only: nothing is unpickled and no code of a mo
 
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -61,19 +59,37 @@ def base_folder(name: str) -> str:
     """
     if name == BUNDLED:
         return str(bundled_folder())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(checked_folder(path))
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
-        raise SerError(f"The base model {name!r} could not be loaded: it is not a folder. {CHOICES}")
-    _check_hub(name)
-    return name
+    if folder := check_local(name):
+        return str(folder)
+    return _on_hub(name)
 
 
-def checked_folder(path: Path) -> Path:
-    """Raises SerError unless the folder holds config.json and safetensors weights."""
-    if not (path / "config.json").exists():
-        raise SerError(f"{path} holds no config.json, so it is not a model folder. {CHOICES}")
+def check_local(name: str) -> Path | None:
+    """The folder that `name` means; None for "bundled" and hub names, which are not looked at.
+
+    Raises SerError when it is meant to be a folder and is not, or holds no model that can be opened.
+    """
+    if name == BUNDLED:
+        return None
+    if not name.strip():
+        raise SerError(f"No base model is named. {CHOICES}")
+    try:
+        path = Path(name).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, an unknown user's home, not ours to read
+        is_folder, exists = False, True
+    if is_folder:
+        return checked_folder(path)
+    if exists or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        shown = name if len(name) <= 200 else name[:200] + "..."
+        raise SerError(f"The base model {shown!r} could not be loaded: it is not a folder. {CHOICES}")
+    return None
+
+
+def checked_folder(path: Path, config: str = "config.json") -> Path:
+    """Raises SerError unless the folder holds `config` (a peft adapter's has another name) and safetensors weights."""
+    if not (path / config).exists():
+        raise SerError(f"{path} holds no {config}, so it is not a model folder. {CHOICES}")
     if any(path.glob("*.safetensors")):
         return path
     pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(pattern))
@@ -82,32 +98,48 @@ def checked_folder(path: Path) -> Path:
             f"{path} holds its weights only in {pickled[0]}, a pickle file, which can run any code when it is opened. "
             "Convert it to safetensors (save_pretrained of a current transformers writes it) and give that folder."
         )
-    raise SerError(f"{path} holds a config.json but no weights (model.safetensors). {CHOICES}")
+    weights = "adapter_model.safetensors" if config.startswith("adapter") else "model.safetensors"
+    raise SerError(f"{path} holds a {config} but no weights ({weights}). {CHOICES}")
 
 
-def _check_hub(name: str) -> None:
-    """A sentence in seconds when nothing is cached and the hub cannot be reached; its own client tries for half a minute."""
-    from huggingface_hub import constants, try_to_load_from_cache
+def _on_hub(name: str) -> str:
+    """The name, or the folder of the cached copy where the hub does not answer; its own client would try for minutes.
 
-    proxied = any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    Raises SerError in seconds when neither is to be had.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
     try:
-        cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
+        cached = try_to_load_from_cache(name, "config.json")
     except ValueError as error:
         raise SerError(f"{name!r} is not a name the Hugging Face hub accepts ({error}). {CHOICES}") from None
-    if cached or proxied:
-        return
-    address = urlsplit(constants.ENDPOINT)
-    trouble = "offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
-    if not trouble:
-        try:
-            socket.create_connection((address.hostname or "", address.port or 443), timeout=HUB_TIMEOUT_S).close()
-        except OSError as error:
-            trouble = f"{address.hostname} cannot be reached ({error})"
-    if trouble:
-        raise SerError(
-            f"The base model {name!r} could not be loaded: it is no folder here and not in the local cache, and {trouble}. "
+    host = urlsplit(constants.ENDPOINT).hostname
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+        return name
+    except GatedRepoError:
+        trouble = (
+            f"The base model {name!r} is only for those who accepted its terms. Accept them on its page at {host} and log in "
+            "(hf auth login), or choose another model."
+        )
+    except RepositoryNotFoundError:
+        trouble = (
+            f"There is no base model {name!r}: it is no folder here, and {host} has no such model, or only for those who are "
+            f"logged in (hf auth login). {CHOICES}"
+        )
+    except Exception as error:  # of the HTTP library that the hub's client uses in this version
+        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        why = (
+            "offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else f"{host} cannot be reached ({said})"
+        )
+        trouble = (
+            f"The base model {name!r} could not be loaded: it is no folder here and not in the local cache, and {why}. "
             "Check the network, give a folder, or use 'bundled', which needs no download."
         )
+    if isinstance(cached, str):
+        return str(checked_folder(Path(cached).parent))
+    raise SerError(trouble)
 
 
 @contextmanager
@@ -133,7 +165,20 @@ def in_words(name: str) -> Iterator[None]:
             said = "it has no weights in safetensors form (pickled weights are not opened)."
         elif "trust_remote_code" in str(error) or "custom code" in said:
             said = "it needs code of its own repository to be run, which is not done here."
-        raise SerError(f"The base model {name!r} could not be loaded: {said} {CHOICES}") from None
+        elif isinstance(error, KeyError | TypeError | AttributeError):
+            said = f"one of its files lacks something or holds what was not expected ({said.rstrip('.')})"
+        raise SerError(f"The base model {name!r} could not be loaded: {said.rstrip('.:; ')}. {CHOICES}") from None
+
+
+def tokenizer_of(folder: str) -> Any:
+    """The tokeniser of a folder or hub name, which cuts no text. Raises what transformers raises, and OSError for none."""
+    from transformers import AutoTokenizer
+
+    # A tokeniser file may cap texts at less than the model reads (the bundled one does).
+    found = AutoTokenizer.from_pretrained(folder, model_max_length=1_000_000, trust_remote_code=False)
+    if {*found.get_vocab()} <= {*found.all_special_tokens}:  # where the files are missing, transformers makes one up
+        raise OSError("its tokeniser's files (tokenizer.json) are missing")
+    return found
 
 
 def fingerprint_of(model: Any, tokenizer: Any, max_length: int, also: str = "") -> str:

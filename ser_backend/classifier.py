@@ -5,19 +5,22 @@ body may be bfloat16, the head and what follows it are float32. What is saved lo
 Knows nothing of runs, stores or labels; how it is trained is the business of fine_tune.
 """
 
+import copy
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ser_backend import tokens
-from ser_backend.bases import base_folder, checked_folder, fingerprint_of, in_words
+from ser_backend.bases import base_folder, checked_folder, fingerprint_of, in_words, tokenizer_of
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
+from ser_backend.packed import packed
 from ser_backend.records import Response
 from ser_backend.tokens import Ends, Rows, TokenTable
 
@@ -69,7 +72,7 @@ class Classifier:
             torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         precision = usable_precision(precision, fit, device)
-        tokenizer, model, new_head, missing, notes = _from_pretrained(
+        tokenizer, model, new_head, random, notes = _from_pretrained(
             base_folder(name), name, fit, precision, random_seed
         )
         pad_notes = _give_pad(model, tokenizer)
@@ -78,9 +81,9 @@ class Classifier:
         if precision != "4bit":
             model.to(device)
         if fit == "lora":
-            model = _with_lora(model, lora_rank, lora_dropout, precision == "4bit", random_seed)
+            model = _with_lora(model, lora_rank, lora_dropout, precision == "4bit", random, random_seed)
         made = cls._ready(name, model, tokenizer, max_length, device, precision, fit, new_head, notes + pad_notes)
-        made.missing = missing
+        made.missing = _below_head(random, model)
         return made
 
     @classmethod
@@ -100,12 +103,19 @@ class Classifier:
         if is_adapter:
             from peft import PeftModel
 
+            checked_folder(folder, "adapter_config.json")
             base = str(_read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
             name = str(facts.get("base_model") or base)
-            tokenizer, model, new_head, missing, notes = _from_pretrained(
+            if not name:
+                raise SerError(
+                    f"The adapter_config.json in {folder} names no base model, or cannot be read. Save the adapter again, or "
+                    "give the folder of a whole model."
+                )
+            tokenizer, model, new_head, random, notes = _from_pretrained(
                 base_folder(name), name, "lora", precision, 0, str(folder)
             )
-            if new_head and not has_head(folder):
+            random = sorted({*random} - saved_arrays(folder))
+            if new_head and len(_below_head(random, model)) < len(random):
                 raise SerError(
                     f"The adapter in {folder} was saved without its reward head, so its rewards would be random. Save it "
                     "again with task_type SEQ_CLS (which saves the head too), or train again."
@@ -118,7 +128,7 @@ class Classifier:
             fit: Fit = "lora"
         else:
             checked_folder(folder)
-            tokenizer, model, new_head, missing, notes = _from_pretrained(str(folder), str(folder), "full", precision, 0)
+            tokenizer, model, new_head, random, notes = _from_pretrained(str(folder), str(folder), "full", precision, 0)
             if new_head:
                 raise SerError(
                     f"{folder} holds a model without a reward head, so its rewards would be random. Give a folder that "
@@ -130,7 +140,7 @@ class Classifier:
         limit = int(facts.get("max_length") or min(tokenizer.model_max_length, 131_072))
         length = _within(model, limit, notes)
         made = cls._ready(name, model, tokenizer, length, device, precision, fit, False, notes)
-        made.missing = missing
+        made.missing = _below_head(random, model)
         return made
 
     @classmethod
@@ -146,7 +156,7 @@ class Classifier:
         new_head: bool,
         notes: list[str],
     ) -> "Classifier":
-        _keep_head_exact(model, device)
+        _keep_head_exact(model)
         model.eval()
         ends = Ends.of(tokenizer, wants_end=is_decoder(model))
         made = cls(name, model, tokenizer, max_length, device, precision, fit, ends, new_head, notes)
@@ -183,15 +193,18 @@ class Classifier:
     def rewards(self, table: TokenTable, rows: Rows | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, rewards float32) batch by batch, sorted by length, until every row has its reward.
 
-        On CPU every core takes a batch of its own (cores.py). Raises SerError when one text alone does not fit in memory,
-        or a reward is not finite.
+        On CPU every core takes a batch of its own (cores.py) and multiplies by packed weights (packed.py). Raises SerError
+        when one text alone does not fit in memory, or a reward is not finite.
         """
         import torch
 
         wanted = np.arange(len(table)) if rows is None else np.asarray(rows)
+        if not len(wanted):
+            return
         lengths = table.lengths[wanted]
         waiting = tokens.batches(lengths, self.budget)
         self.model.eval()
+        shortest = wanted[[int(lengths.argmin())]]
 
         def one(batch: list[int]) -> np.ndarray | None:
             """None: it did not fit."""
@@ -203,7 +216,10 @@ class Classifier:
                     raise
             return None
 
-        with SideBySide(self.device) as cores:
+        with ExitStack() as stack:
+            if self.device == "cpu" and self.precision == "float32":
+                stack.enter_context(packed(self.model, lambda: self.forward(table, shortest)))
+            cores = stack.enter_context(SideBySide(self.device))
             while waiting:
                 share, waiting = waiting[: 4 * cores.workers], waiting[4 * cores.workers :]
                 for batch, found in zip(share, cores.map(one, share), strict=True):
@@ -250,23 +266,55 @@ class Classifier:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def save(self, folder: Path, merged: bool = False) -> None:
-        """Write into an existing folder: all weights (fit=full, or merged), or the adapter and the head (fit=lora)."""
-        model = self.model
-        if merged and self.fit == "lora":
-            model = model.merge_and_unload()
-        model.save_pretrained(folder)
+        """Write into an existing folder: all weights (fit=full, or merged), or the adapter and the head (fit=lora).
+
+        merged: the adapter is added to a copy of the weights; this model stays as it is.
+        """
+        merged = merged and self.fit == "lora"
+        # peft would save a whole embedding for the sake of a padding token, whose row no reward depends on
+        also = {} if merged or self.fit == "full" else {"save_embedding_layers": False}
+        (self._merged(copy.deepcopy(self.model)) if merged else self.model).save_pretrained(folder, **also)
+        self._save_beside(folder, merged)
+
+    def save_merged_for_good(self, folder: Path) -> None:
+        """As save(merged=True), without holding the weights twice: afterwards this model must not be used any more."""
+        self._merged(self.model).save_pretrained(folder)
+        self._save_beside(folder, True)
+
+    def _merged(self, model: Any) -> Any:
+        if self.precision == "4bit":
+            raise SerError(
+                "The adapter cannot be merged while its base model is loaded in 4 bits. Open the folder with "
+                "precision=float32, then save it merged."
+            )
+        return model.float().merge_and_unload()
+
+    def _save_beside(self, folder: Path, merged: bool) -> None:
+        """The tokeniser, and how a text is made for it."""
         self.tokenizer.model_max_length = self.max_length
-        self.tokenizer.truncation_side = "left"  # whoever truncates elsewhere loses prompt first, too
+        # Whoever truncates elsewhere loses prompt first, too; and GPT-2 kinds count positions from the left.
+        for name, side in (("truncation_side", "left"), ("padding_side", "right")):
+            setattr(self.tokenizer, name, side)
+            self.tokenizer.init_kwargs[name] = side  # only what is named there is saved
         self.tokenizer.save_pretrained(folder)
+        end = self.end_to_add
         facts = {
             "kind": "ser-studio fine-tuned reward model",
             "base_model": self.name,
             "fit": self.fit,
+            "merged": merged,
             "max_length": self.max_length,
             "precision": self.precision,
-            "text": "prompt + blank line + response" + (" + end token" if is_decoder(model) else ""),
+            "text": "prompt + blank line + response" + (" + end token" if end else ""),
+            "end_token": end,
         }
         (folder / "reward_model.json").write_text(json.dumps(facts, indent=1))
+
+    @property
+    def end_to_add(self) -> str:
+        """The end token whoever builds a text elsewhere has to add, because the tokeniser does not; else empty."""
+        added = self.tokenizer("")["input_ids"]
+        return str(self.tokenizer.eos_token) if self.ends.end and added[-1:] != self.ends.end else ""
 
 
 def is_decoder(model: Any) -> bool:
@@ -308,15 +356,16 @@ def usable_precision(wanted: str, fit: str, device: str) -> str:
 def _from_pretrained(
     folder: str, name: str, fit: str, precision: str, random_seed: int, tokenizer_folder: str | None = None
 ) -> tuple[Any, Any, bool, list[str], list[str]]:
-    """Tokeniser, model with one output, whether its head is new, arrays below it that are random, notes. Raises SerError."""
+    """Tokeniser, model with one output, whether its head is new, all arrays that are random, notes. Raises SerError."""
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     notes: list[str] = []
-    options: dict[str, Any] = {"num_labels": 1, "use_safetensors": True, "output_loading_info": True}
+    # Left to itself, transformers asks at the terminal whether a repository's code may run; it may not.
+    options: dict[str, Any] = {"num_labels": 1, "use_safetensors": True, "trust_remote_code": False}
     options["dtype"] = torch.bfloat16 if precision == "bfloat16" and fit == "lora" else torch.float32
     if precision == "4bit":
         from transformers import BitsAndBytesConfig
@@ -331,27 +380,26 @@ def _from_pretrained(
             llm_int8_skip_modules=list(HEADS),
         )
     with in_words(name):
-        # A tokeniser file may cap texts at less than the model reads (the bundled one does).
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder or folder, model_max_length=1_000_000)
-        labels = getattr(AutoConfig.from_pretrained(folder), "num_labels", 1)
+        tokenizer = tokenizer_of(tokenizer_folder or folder)
+        labels = getattr(AutoConfig.from_pretrained(folder, trust_remote_code=False), "num_labels", 1)
         torch.manual_seed(random_seed)  # a new head is the same in every run with this seed
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, ignore_mismatched_sizes=True, **options
+            folder, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info.get("mismatched_keys") or ()}
-    made = {key for key in {*info["missing_keys"], *mismatched} if key.split(".")[0] in HEADS}
-    if body := {*info["missing_keys"], *mismatched} - made:
+    random = {*info["missing_keys"], *mismatched}
+    body = _below_head(random, model)
+    made = random - {*body}  # the head, and a layer before it that DistilBERT and ModernBERT have
+    if body:
         if len(body) > len(model.state_dict()) // 10:
             raise SerError(
                 f"{name!r} lacks {len(body)} of the model's {len(model.state_dict())} weight arrays (for example "
-                f"{sorted(body)[0]}), so most of it would be random. Give a folder that holds the whole model."
+                f"{body[0]}), so most of it would be random. Give a folder that holds the whole model."
             )
-        notes.append(
-            f"{len(body)} weight arrays were not in {name!r} and start random (for example {sorted(body)[0]})."
-        )
+        notes.append(f"{len(body)} weight arrays were not in {name!r} and start random (for example {body[0]}).")
     if made and mismatched & made:
         notes.append(f"The model's head had {labels} outputs; it was replaced by a reward head with one.")
-    return tokenizer, model, bool(made), sorted(body), notes
+    return tokenizer, model, bool(made), sorted(random), notes
 
 
 def _give_pad(model: Any, tokenizer: Any) -> list[str]:
@@ -369,9 +417,9 @@ def _give_pad(model: Any, tokenizer: Any) -> list[str]:
             tokenizer.pad_token = spare[0]
         else:
             tokenizer.add_special_tokens({"pad_token": NEW_PAD})
-            if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-                model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         notes.append(f"The model {why}; {tokenizer.pad_token!r} is used, so that padding and the end stay apart.")
+    if tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
         config.pad_token_id = tokenizer.pad_token_id
         config.use_cache = False  # keys and values are for writing text; a reward is read once
@@ -407,13 +455,17 @@ def _within(model: Any, max_length: int, notes: list[str]) -> int:
     return min(positions, max_length)
 
 
-def _with_lora(model: Any, rank: int, dropout: float, quantised: bool, random_seed: int) -> Any:
+def _with_lora(model: Any, rank: int, dropout: float, quantised: bool, random: Sequence[str], random_seed: int) -> Any:
+    """random: arrays that are in no file. Whoever loads the adapter could not have them, so they learn and are saved whole."""
     import torch
     from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 
     if quantised:
         model = prepare_model_for_kbit_training(model)
     torch.manual_seed(random_seed)
+    # peft takes everything whose name ends like a head's for one (DistilBERT's pre_classifier)
+    heads = {name for name, _ in model.named_modules() if name.endswith(HEADS)}
+    whole = {name.rpartition(".")[0] for name in random if name.split(".")[0] not in heads}
     return get_peft_model(
         model,
         LoraConfig(
@@ -423,6 +475,8 @@ def _with_lora(model: Any, rank: int, dropout: float, quantised: bool, random_se
             lora_alpha=LORA_ALPHA * rank,
             lora_dropout=dropout,
             target_modules="all-linear",
+            exclude_modules=sorted(heads | whole),
+            modules_to_save=sorted(whole) or None,
         ),
     )
 
@@ -432,17 +486,26 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def has_head(folder: Path) -> bool:
-    """Whether weights of a reward head are among those saved in the folder (a whole model or an adapter)."""
+def saved_arrays(folder: Path) -> set[str]:
+    """Names, as the model has them, of the weight arrays saved in the folder (a whole model or an adapter)."""
     from safetensors import safe_open
 
+    found: set[str] = set()
     with in_words(str(folder)):
         for path in folder.glob("*.safetensors"):
             with safe_open(path, "numpy") as file:
-                keys = set(file.keys())
-            if any(part in HEADS for key in keys for part in key.split(".")):
-                return True
-    return False
+                found |= {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+    return found
+
+
+def has_head(folder: Path) -> bool:
+    """Whether weights of a reward head are among those saved in the folder (a whole model or an adapter)."""
+    return any(part in HEADS for key in saved_arrays(folder) for part in key.split("."))
+
+
+def _below_head(names: Iterable[str], model: Any) -> list[str]:
+    """Those of the arrays that belong to the body."""
+    return sorted(name for name in names if name.startswith(f"{_inner(model).base_model_prefix}."))
 
 
 def head_of(model: Any) -> Any:
@@ -456,21 +519,24 @@ def head_of(model: Any) -> Any:
     )
 
 
-def _keep_head_exact(model: Any, device: str) -> None:
+def heads_of(model: Any) -> list[Any]:
+    """The heads in use: beside an adapter's own one, peft keeps the original, which is not."""
+    found = head_of(model)
+    return list(found.modules_to_save.values()) if hasattr(found, "modules_to_save") else [found]
+
+
+def _keep_head_exact(model: Any) -> None:
     """Head in float32, also inside a bfloat16 body: bfloat16 moves a reward of .354 by .0006."""
+    for part in heads_of(model):
+        part.float()
+        part.forward = partial(_exact, forward=part.forward)  # no closure: a copy of the model must use its own head
+
+
+def _exact(hidden: Any, *rest: Any, forward: Any, **named: Any) -> Any:
     import torch
 
-    found = head_of(model)
-    parts = found.modules_to_save.values() if hasattr(found, "modules_to_save") else [found]
-    for part in parts:
-        part.float()
-        forward = part.forward
-
-        def exact(hidden: Any, *rest: Any, forward: Any = forward, **named: Any) -> Any:
-            with torch.autocast(device, enabled=False):
-                return forward(hidden.float(), *rest, **named)
-
-        part.forward = exact
+    with torch.autocast(hidden.device.type, enabled=False):
+        return forward(hidden.float(), *rest, **named)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

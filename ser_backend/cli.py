@@ -6,22 +6,29 @@ Every command ends with 0, or with 1 and one sentence on standard error.
 import argparse
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ser_backend import __version__, home, jobs
-from ser_backend.config import DEFAULT_PRESET, PRESETS, describe, from_preset
+from ser_backend import __version__, forecast, home, jobs, machine
+from ser_backend.config import DEFAULT_PRESET, ENGINES, PRESETS, RunConfig, describe, from_preset, number
 from ser_backend.errors import NotFound, SerError
 from ser_backend.records import ACTIVE, PROGRESS, ROLES, Dataset, Event, Role, Run, Status
 from ser_backend.report import verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import DatabaseTrouble, Store
 
+if TYPE_CHECKING:
+    from ser_backend.distil import Distilled
+
 POLL_S = 0.3
 SAY_S = 10.0
+MARKS = {"ok": "ok", "warning": "WARNING", "failed": "FAILED", "skipped": "skipped"}
 SAMPLES = home.ROOT / "data" / "samples"
 
 
@@ -40,22 +47,17 @@ def parser() -> argparse.ArgumentParser:
     listed.set_defaults(act=_datasets)
 
     run = commands.add_parser("run", help="start a run and wait for its end")
-    run.add_argument("--seed", required=True, metavar="X", help="labelled pairs: a file or an imported name")
-    run.add_argument("--pool", required=True, metavar="Y", help="pairs to label: a file or an imported name")
-    run.add_argument("--heldout", metavar="Z", help="labelled pairs that only measure; default: part of the seed")
-    run.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS))
+    _add_what_to_run(run)
     run.add_argument("--name", default="", help="name of the run")
-    for setting in ("method", "fit", "rounds"):
-        run.add_argument(f"--{setting}", help=describe()[setting]["help"])
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any setting of docs/configuration.md; repeatable",
-    )
     run.add_argument("--out", type=Path, metavar="DIR", help="export the result there, with report.json")
     run.set_defaults(act=_run)
+
+    guess = commands.add_parser("estimate", help="how long a run would take and how much memory, by a dry run")
+    _add_what_to_run(guess)
+    guess.set_defaults(act=_estimate)
+
+    presets = commands.add_parser("presets", help="list presets and engines, and the engine that suits this machine")
+    presets.set_defaults(act=_presets)
 
     runs = commands.add_parser("runs", help="list runs")
     runs.set_defaults(act=_runs)
@@ -76,13 +78,26 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("run", help="id or name of the run")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     export.add_argument("--without-base-model", action="store_true", help="leave the base model's files out")
+    export.add_argument(
+        "--distil", action="store_true", help="also fine-tune a standard model on the final labels, and measure it"
+    )
+    export.add_argument(
+        "--base-model", metavar="NAME", help="with --distil: the model to fine-tune (default: the bundled one)"
+    )
     export.set_defaults(act=_export)
 
     score = commands.add_parser("score", help="give rewards to the responses of a file")
-    score.add_argument("model", type=Path, metavar="MODEL_DIR", help="a reward_model folder of an export")
+    score.add_argument(
+        "model", metavar="MODEL", help="a reward_model folder, any model folder with one output, or a hub id of one"
+    )
     score.add_argument("file", help="prompt and response columns, or pairs in any importable format")
     score.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines to write")
     score.set_defaults(act=_score)
+
+    doctor = commands.add_parser("doctor", help="check a model, and labelled pairs as it reads them")
+    doctor.add_argument("model", metavar="MODEL", help="'bundled', a hub name, or the folder of a base or reward model")
+    doctor.add_argument("--data", metavar="FILE", help="labelled pairs in any importable format; nothing is stored")
+    doctor.set_defaults(act=_doctor)
 
     worker = commands.add_parser("worker", help="run the supervisor here, as a service, until stopped")
     worker.set_defaults(act=_worker)
@@ -91,6 +106,28 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, metavar="DIR", help="export the result there")
     demo.set_defaults(act=_demo)
     return top
+
+
+def _add_what_to_run(command: argparse.ArgumentParser) -> None:
+    """Data and settings: the same for a run and for its estimate."""
+    command.add_argument("--seed", required=True, metavar="X", help="labelled pairs: a file or an imported name")
+    command.add_argument("--pool", required=True, metavar="Y", help="pairs to label: a file or an imported name")
+    command.add_argument("--heldout", metavar="Z", help="labelled pairs that only measure; default: part of the seed")
+    command.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="how labels are chosen")
+    command.add_argument(
+        "--engine",
+        choices=list(ENGINES),
+        help="what is trained; default: by this machine (see presets), or none where fit or base_model is given",
+    )
+    for setting in ("method", "fit", "rounds"):
+        command.add_argument(f"--{setting}", help=describe()[setting]["help"])
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of docs/configuration.md; repeatable; wins over preset and engine",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,6 +163,15 @@ def _datasets(_: argparse.Namespace) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     _check_out(chosen.out)
+    config = _config(chosen)
+    store = Store.open()
+    seed, pool, heldout = _sets(store, chosen)
+    run = jobs.submit(store, config, seed, pool, heldout, chosen.name)
+    return _follow(store, run, chosen.out)
+
+
+def _config(chosen: argparse.Namespace) -> RunConfig:
+    """Preset, then engine, then what was set by name. Says which engine the machine decided on, and what speaks against it."""
     settings: dict[str, Any] = {
         name: value for name in ("method", "fit", "rounds") if (value := getattr(chosen, name)) is not None
     }
@@ -134,15 +180,55 @@ def _run(chosen: argparse.Namespace) -> int:
         if not equals:
             raise SerError(f"--set {text!r} has no value. Write --set name=value.")
         settings[name.strip()] = value
-    config = from_preset(chosen.preset).changed(settings)
+    engine = chosen.engine or ""
+    if not engine and not {"fit", "base_model"} & set(settings):
+        engine = machine.engine_for(machine.this_machine())
+        print(machine.why(machine.this_machine()))
+    config = from_preset(chosen.preset, engine).changed(settings)
+    if engine and (against := machine.warning(engine, machine.this_machine())):
+        print(against, file=sys.stderr)
+    return config
+
+
+def _sets(store: Store, chosen: argparse.Namespace) -> tuple[str, str, str | None]:
+    """Ids of seed, pool and held-out set."""
+    named = {role: _stored(store, source, role).id for role in ROLES if (source := getattr(chosen, role))}
+    return named["seed"], named["pool"], named.get("heldout")
+
+
+def _estimate(chosen: argparse.Namespace) -> int:
+    from ser_backend.estimate import estimate
+
+    config = _config(chosen)
     store = Store.open()
-    named: dict[str, str] = {}
-    for role in ROLES:
-        source = getattr(chosen, role)
-        if source:
-            named[role] = _stored(store, source, role).id
-    run = jobs.submit(store, config, named["seed"], named["pool"], named.get("heldout"), chosen.name)
-    return _follow(store, run, chosen.out)
+    said = ""
+
+    def tell(state: str, sentence: str) -> None:
+        nonlocal said
+        if sentence and sentence != said:
+            print(sentence, flush=True)
+        said = sentence
+
+    found = forecast.forecast(estimate(store, config, *_sets(store, chosen), tell), config)
+    print(forecast.in_words(found))
+    for note in (*forecast.warnings(found), *found.notes):
+        print(f"  {note}")
+    return 0
+
+
+def _presets(_: argparse.Namespace) -> int:
+    here = machine.this_machine()
+    print(f"This machine: {here}.")
+    for title, presets, default in (
+        ("Presets: how labels are chosen (--preset)", PRESETS, DEFAULT_PRESET),
+        ("Engines: what is trained (--engine)", ENGINES, machine.engine_for(here)),
+    ):
+        print(title)
+        for name, preset in presets.items():
+            settings = ", ".join(f"{key}={number(value)}" for key, value in preset.settings.items()) or "the defaults"
+            print(f"  {name}{' (default)' if name == default else ''}: {preset.help}\n      {settings}")
+    print(machine.why(here))
+    return 0
 
 
 def _demo(chosen: argparse.Namespace) -> int:
@@ -181,10 +267,53 @@ def _export(chosen: argparse.Namespace) -> int:
     from ser_backend import export
 
     store = Store.open()
-    done = export.write(store, store.run(chosen.run).id, chosen.out, not chosen.without_base_model)
+    run = store.run(chosen.run).id
+    _check_out(chosen.out)
+    if chosen.base_model and not chosen.distil:
+        raise SerError("--base-model names the model that --distil fine-tunes. Add --distil, or leave it out.")
+    if chosen.without_base_model and export.shape(run).fit == "full":
+        raise SerError(
+            "This run trained all weights, so there is no base model to leave out. Drop --without-base-model."
+        )
+    beside: dict[str, Path] = {}
+    sentence = ""
+    if chosen.distil:
+        distilled = _distilled(store, run, chosen.base_model or "bundled")
+        beside = {"distilled_model": distilled.folder, distilled.facts_file.name: distilled.facts_file}
+        sentence = distilled.facts["sentence"]
+    done = export.write(store, run, chosen.out, not chosen.without_base_model, beside)
     counts = ", ".join(f"{count:,} {origin}" for origin, count in done.counts.items())
     print(f"{done.folder}: {counts}")
+    if sentence:
+        print(sentence)
     return 0
+
+
+def _distilled(store: Store, run: str, base_model: str) -> "Distilled":
+    """Ctrl+C is heard between two steps, so that what was trained is kept."""
+    from ser_backend import distil
+
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    telling = distil.distil(store, run, base_model)
+    doing, bar = "", _Bar("Distilling")
+    try:
+        with closing(telling):
+            while True:
+                told = next(telling)
+                if told.doing != doing:
+                    bar.clear()
+                    doing, bar = told.doing, _Bar(told.doing)
+                bar.show(told.done, told.total)
+                if stop.is_set():
+                    telling.close()
+                    print("\nThe same command goes on where this one was.", file=sys.stderr)
+                    raise KeyboardInterrupt
+    except StopIteration as done:
+        return done.value
+    finally:
+        bar.clear()
+        signal.signal(signal.SIGINT, before)
 
 
 def _score(chosen: argparse.Namespace) -> int:
@@ -192,10 +321,29 @@ def _score(chosen: argparse.Namespace) -> int:
 
     if chosen.out.is_symlink() or (chosen.out.exists() and not chosen.out.is_file()):
         raise SerError(f"{chosen.out} is not a plain file. Give the name of a file to write.")
-    with _Bar("scoring") as bar:
-        done, problems = score_file(chosen.model, chosen.file, chosen.out, bar.show)
-    print(f"{chosen.out}: rewards for {done:,} rows" + (f"; {problems:,} rows could not be used" if problems else ""))
+    with _Bar("Scoring") as bar:
+        found = score_file(chosen.model, chosen.file, chosen.out, bar.show)
+    bad = f"; {found.problems:,} rows could not be used" if found.problems else ""
+    print(f"{chosen.out}: rewards for {found.rows:,} rows{bad}")
+    for note in found.notes:
+        print(f"  {note}")
     return 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from ser_backend.checks import in_words
+    from ser_backend.doctor import diagnose
+
+    made = []
+    with _Bar("rewarding texts") as bar:
+        for one in diagnose(chosen.model, chosen.data, bar.show):
+            bar.clear()
+            made.append(one)
+            print(f"{MARKS[one.outcome]:8} {one.name}: {one.found}", flush=True)
+            if one.remedy:
+                print(f"{'':11}{one.remedy}", flush=True)
+    print(in_words(made) + ".")
+    return 1 if any(one.outcome == "failed" for one in made) else 0
 
 
 def _worker(_: argparse.Namespace) -> int:

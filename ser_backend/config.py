@@ -1,4 +1,7 @@
-"""RunConfig: every setting of a run, described once. Command-line flags, the form and the docs are made from it."""
+"""RunConfig: every setting of a run, described once. Command-line flags, the form and the docs are made from it.
+
+Presets are named sets of settings: PRESETS say how labels are chosen, ENGINES what is trained; no setting is in both.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -6,97 +9,151 @@ from typing import Any
 
 from ser_backend.errors import SerError
 
+TRAINED, LABELS, TUNING, DATA = "What is trained", "Self-labelling", "Fine-tuning", "Data and machine"
+SECTIONS = {
+    TRAINED: "Which model, and which part of it learns.",
+    LABELS: "Which pairs the model labels by itself, and what it learns from them.",
+    TUNING: "How a transformer learns; a head is solved to its optimum and needs none of these.",
+    DATA: "What is held out, and what the machine gives.",
+}
+TUNED = ("lora", "full")
 
-def _setting(default: Any, help: str, *, among: tuple[str, ...] = (), low: float = 0, high: float = 0) -> Any:
-    return field(default=default, metadata={"help": help, "among": among, "low": low, "high": high})
+
+def _setting(
+    section: str,
+    default: Any,
+    help: str,
+    *,
+    among: tuple[str, ...] = (),
+    low: float = 0,
+    high: float = 0,
+    fits: tuple[str, ...] = (),
+) -> Any:
+    """fits: values of `fit` for which the setting means something; () = all."""
+    found = {"section": section, "help": help, "among": among, "low": low, "high": high, "fits": fits}
+    return field(default=default, metadata=found)
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     base_model: str = _setting(
-        "bundled", "Model that reads the texts: 'bundled' (all-MiniLM-L6-v2), a Hugging Face name, or a folder."
+        TRAINED,
+        "bundled",
+        "Model that reads the texts: 'bundled' (all-MiniLM-L6-v2), a Hugging Face name, or a folder.",
     )
     fit: str = _setting(
+        TRAINED,
         "head",
         "What is trained: 'head' a linear reward head on the frozen base model (seconds); 'lora' adapters and the reward head; "
         "'full' the whole model (minutes to hours).",
         among=("head", "lora", "full"),
     )
-    method: str = _setting("paper", "Self-labelling method: 'paper' is SER as published.", among=("paper",))
-    rounds: int = _setting(3, "Self-labelling rounds after the seed model (round 0).", low=0, high=50)
+    components: int = _setting(
+        TRAINED, 256, "Principal components of the features that the head sees.", low=8, high=2_048, fits=("head",)
+    )
+    lora_rank: int = _setting(
+        TRAINED, 8, "Rank of the adapters (alpha is four times the rank).", low=1, high=1_024, fits=("lora",)
+    )
+    frozen_layers: int = _setting(
+        TRAINED,
+        0,
+        "Lowest layers that do not learn; their output is computed once and kept.",
+        low=0,
+        high=1_000,
+        fits=TUNED,
+    )
+    method: str = _setting(LABELS, "paper", "Self-labelling method: 'paper' is SER as published.", among=("paper",))
+    rounds: int = _setting(LABELS, 3, "Self-labelling rounds after the seed model (round 0).", low=0, high=50)
     filter: str = _setting(
+        LABELS,
         "union",
         "Which pairs pass. 'union' (the paper's code): clear or wide pairs. "
         "'staged' (the paper's text): clear pairs while enough pass, then wide pairs.",
         among=("union", "staged"),
     )
     tau_high: float = _setting(
-        0.55, "A pair is clear when one response's probability is above this ...", low=0.5, high=1
+        LABELS, 0.55, "A pair is clear when one response's probability is above this ...", low=0.5, high=1
     )
-    tau_low: float = _setting(0.45, "... and the other's is below this.", low=0, high=0.5)
+    tau_low: float = _setting(LABELS, 0.45, "... and the other's is below this.", low=0, high=0.5)
     tau_delta: float = _setting(
-        0.3, "A pair is wide when the two probabilities differ by more than this.", low=0, high=1
+        LABELS, 0.3, "A pair is wide when the two probabilities differ by more than this.", low=0, high=1
     )
-    min_kept: float = _setting(0.02, "Smallest share of the pool a round must keep; below it, it stops.", low=0, high=1)
+    min_kept: float = _setting(
+        LABELS, 0.02, "Smallest share of the pool a round must keep; below it, it stops.", low=0, high=1
+    )
     train_on: str = _setting(
+        LABELS,
         "new",
         "Self-labels a round trains on: the newly kept, all kept so far, or all kept plus the seed. "
         "Reviews always take part.",
         among=("new", "cumulative", "cumulative+seed"),
     )
     init: str = _setting(
+        LABELS,
         "warm",
-        "'warm' continues from the last model (its weights are the centre of the L2 penalty); 'fresh' starts from zero.",
+        "'warm' continues from the last model (for a head, its weights are the centre of the L2 penalty); 'fresh' begins "
+        "anew in every round.",
         among=("warm", "fresh"),
     )
-    centre: str = _setting("off", "'on' subtracts the pool's mean reward before the thresholds.", among=("off", "on"))
+    centre: str = _setting(
+        LABELS, "off", "'on' subtracts the pool's mean reward before the thresholds.", among=("off", "on")
+    )
     thresholds: str = _setting(
+        LABELS,
         "absolute",
         "'absolute' compares sigmoid(reward) with the thresholds; 'percentile' compares the reward's rank in the pool, "
         "which no shift or scale of the rewards can change.",
         among=("absolute", "percentile"),
     )
     gate: str = _setting(
+        LABELS,
         "on",
         "Do no harm: 'on' rolls a round back when people's labels, each judged by a model that never saw it, "
-        "speak against it.",
+        "speak against it. A head is judged by all of them; with lora and full a fifth of the labels is kept apart for it.",
         among=("on", "off"),
     )
-    heldout_fraction: float = _setting(
-        0.2, "Share of the seed held out by group when no held-out set is given.", low=0.05, high=0.5
+    learning_rate: float = _setting(TUNING, 1e-4, "Highest learning rate (AdamW).", low=1e-7, high=0.1, fits=TUNED)
+    epochs: float = _setting(
+        TUNING, 2.0, "Times a round goes through its training pairs.", low=0.05, high=100, fits=TUNED
     )
-    max_length: int = _setting(512, "Tokens of prompt and response that are read.", low=16, high=131_072)
-    components: int = _setting(256, "Principal components of the features that the head sees.", low=8, high=2_048)
-    learning_rate: float = _setting(1e-4, "lora, full: highest learning rate (AdamW).", low=1e-7, high=0.1)
-    epochs: float = _setting(2.0, "lora, full: times a round goes through its training pairs.", low=0.05, high=100)
     batch_size: int = _setting(
+        TUNING,
         32,
-        "lora, full: pairs a step. A step reads at most twice as many distinct texts, and trains on all pairs among them.",
+        "Pairs a step. A step reads at most twice as many distinct texts, and trains on all pairs among them.",
         low=1,
         high=4_096,
+        fits=TUNED,
     )
-    lora_rank: int = _setting(8, "lora: rank of the adapters (alpha is four times the rank).", low=1, high=1_024)
-    dropout: float = _setting(0.0, "lora, full: dropout while training.", low=0, high=0.9)
-    frozen_layers: int = _setting(
-        0, "lora, full: lowest layers that do not learn; their output is computed once and kept.", low=0, high=1_000
-    )
+    dropout: float = _setting(TUNING, 0.0, "Dropout while training.", low=0, high=0.9, fits=TUNED)
     smoothing: float = _setting(
-        0.0, "lora, full: share of labels thought to be wrong (label smoothing).", low=0, high=0.4
+        TUNING, 0.0, "Share of labels thought to be wrong (label smoothing).", low=0, high=0.4, fits=TUNED
     )
     centring: float = _setting(
+        TUNING,
         0.01,
-        "lora, full: weight of the squared sum of a pair's rewards in the loss; keeps rewards near zero.",
+        "Weight of the squared sum of a pair's rewards in the loss; keeps rewards near zero.",
         low=0,
         high=10,
+        fits=TUNED,
     )
     precision: str = _setting(
+        TUNING,
         "auto",
-        "lora, full: number format of the body; the reward head is always float32. 'auto': bfloat16 on a GPU that has it, else "
+        "Number format of the body; the reward head is always float32. 'auto': bfloat16 on a GPU that has it, else "
         "float32. '4bit': QLoRA, on a CUDA GPU with the package bitsandbytes.",
         among=("auto", "float32", "bfloat16", "4bit"),
+        fits=TUNED,
     )
-    random_seed: int = _setting(0, "Fixes every random choice of the run.", low=0, high=2**31 - 1)
-    threads: int = _setting(0, "CPU threads; 0 lets torch choose.", low=0, high=256)
+    heldout_fraction: float = _setting(
+        DATA,
+        0.2,
+        "Share of the seed held out by group when no held-out set is given.",
+        low=0.05,
+        high=0.5,
+    )
+    max_length: int = _setting(DATA, 512, "Tokens of prompt and response that are read.", low=16, high=131_072)
+    random_seed: int = _setting(DATA, 0, "Fixes every random choice of the run.", low=0, high=2**31 - 1)
+    threads: int = _setting(DATA, 0, "CPU threads; 0 lets torch choose.", low=0, high=256)
 
     def validate(self) -> "RunConfig":
         """Return self, or raise SerError naming the setting, what was found and what is accepted."""
@@ -132,7 +189,7 @@ class RunConfig:
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """Setting -> {type, default, help, among, low, high}, in the order of the docs."""
+    """Setting -> {type, default, section, help, among, low, high, fits}, in the order of the docs."""
     return {
         entry.name: {"type": type(entry.default), "default": entry.default, **entry.metadata}
         for entry in fields(RunConfig)
@@ -144,6 +201,7 @@ class Preset:
     title: str
     help: str
     settings: Mapping[str, Any]
+    gpu_gib: float = 0  # GPU memory it asks for; 0: runs on a CPU
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -172,32 +230,99 @@ PRESETS: Mapping[str, Preset] = {
 }
 DEFAULT_PRESET = "careful"
 
+# GPU memory by arithmetic, not measured: weights in bfloat16, adapters with their optimiser, activations of one text.
+ENGINES: Mapping[str, Preset] = {
+    "laptop": Preset(
+        "Laptop",
+        "A linear head on the bundled model; a run takes seconds once the texts are read.",
+        {"base_model": "bundled", "fit": "head"},
+    ),
+    "laptop-finetune": Preset(
+        "Laptop, fine-tuned",
+        "The upper half of the bundled model learns; minutes on a CPU.",
+        {"base_model": "bundled", "fit": "full", "frozen_layers": 3, "learning_rate": 1e-4, "epochs": 3.0},
+    ),
+    "gpu-small": Preset(
+        "GPU, small",
+        "LoRA on Qwen3 1.7B in bfloat16; for a GPU with 12 GiB or more.",
+        {"base_model": "Qwen/Qwen3-1.7B", "fit": "lora", "lora_rank": 16, "max_length": 1_024},
+        gpu_gib=12,
+    ),
+    "gpu-large": Preset(
+        "GPU, large",
+        "LoRA on Qwen3 8B in bfloat16; for a GPU with 40 GiB or more.",
+        {"base_model": "Qwen/Qwen3-8B", "fit": "lora", "lora_rank": 16, "max_length": 1_024},
+        gpu_gib=40,
+    ),
+    "paper-lora": Preset(
+        "Paper's LoRA",
+        "The paper's recipe for training, on the bundled model unless another is given.",
+        {
+            "fit": "lora",
+            "lora_rank": 8,
+            "epochs": 2.0,
+            "learning_rate": 2e-5,
+            "batch_size": 40,
+            "dropout": 0.1,
+            "centring": 0.0,
+        },
+    ),
+}
 
-def from_preset(name: str) -> RunConfig:
+
+def from_preset(name: str, engine: str = "") -> RunConfig:
+    """The settings of a method preset and, if named, of an engine."""
     if name not in PRESETS:
         raise SerError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
-    return RunConfig().changed(PRESETS[name].settings)
+    if engine and engine not in ENGINES:
+        raise SerError(f"There is no engine {engine!r}. The engines are: {', '.join(ENGINES)}.")
+    return RunConfig().changed({**PRESETS[name].settings, **(ENGINES[engine].settings if engine else {})})
+
+
+def number(value: Any) -> str:
+    """A setting's value as a person writes it: 0.0001, not 1e-04."""
+    return f"{value:.10f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def markdown_table() -> str:
-    """The settings as the table that docs/configuration.md holds."""
-    lines = ["| setting | default | values | meaning |", "|---|---|---|---|"]
-    for name, entry in describe().items():
-        if entry["among"]:
-            values = ", ".join(f"`{value}`" for value in entry["among"])
-        elif entry["type"] is str:
-            values = "text"
-        else:
-            values = f"{entry['low']:g} to {entry['high']:g}"
-        lines.append(f"| `{name}` | `{entry['default']}` | {values} | {entry['help']} |")
-    return "\n".join(lines)
+    """The settings as the tables that docs/configuration.md holds, one a section."""
+    lines = []
+    for section, about in SECTIONS.items():
+        lines += [
+            f"### {section}",
+            about,
+            "",
+            "| setting | default | values | for fit | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        for name, entry in describe().items():
+            if entry["section"] != section:
+                continue
+            if entry["among"]:
+                values = ", ".join(f"`{value}`" for value in entry["among"])
+            elif entry["type"] is str:
+                values = "text"
+            else:
+                values = f"{number(entry['low'])} to {number(entry['high'])}"
+            fits = ", ".join(entry["fits"]) or "all"
+            lines.append(f"| `{name}` | `{number(entry['default'])}` | {values} | {fits} | {entry['help']} |")
+        lines.append("")
+    return "\n".join(lines).strip()
 
 
 def presets_table() -> str:
-    """The presets as the table that docs/configuration.md holds."""
-    lines = ["| preset | what it is | settings |", "|---|---|---|"]
-    for name, preset in PRESETS.items():
-        settings = ", ".join(f"`{key}={value}`" for key, value in preset.settings.items()) or "the defaults"
-        default = " (default)" if name == DEFAULT_PRESET else ""
-        lines.append(f"| `{name}`{default} | {preset.help} | {settings} |")
+    """The method presets as the table that docs/configuration.md holds."""
+    return _table(PRESETS, "preset", DEFAULT_PRESET)
+
+
+def engines_table() -> str:
+    """The engines as the table that docs/configuration.md holds."""
+    return _table(ENGINES, "engine", "")
+
+
+def _table(presets: Mapping[str, Preset], kind: str, default: str) -> str:
+    lines = [f"| {kind} | what it is | settings |", "|---|---|---|"]
+    for name, preset in presets.items():
+        settings = ", ".join(f"`{key}={number(value)}`" for key, value in preset.settings.items()) or "the defaults"
+        lines.append(f"| `{name}`{' (default)' if name == default else ''} | {preset.help} | {settings} |")
     return "\n".join(lines)

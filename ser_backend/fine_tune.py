@@ -14,8 +14,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +32,13 @@ from ser_backend.prefix import CHECKED, Prefix, trusted
 from ser_backend.tokens import TokenTable, batches
 
 CHECKPOINT_S = 60.0
-FORWARD_TOKENS = {"cpu": 1_024, "cuda": 16_384}  # read as one padded batch
-GRAPH_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # whose activations are in memory together
+FORWARD_TOKENS = {"cpu": 512, "cuda": 16_384}  # read as one padded batch; small ones need little padding
+GRAPH_TOKENS = {"cpu": 8_192, "cuda": 65_536}  # whose activations are in memory together
+LANES = {
+    "cpu": 8,
+    "cuda": 1,
+}  # shares of those that are differentiated at a time; fixed, so that sums are the same anywhere
+LARGE_EMBEDDING = 1 << 20  # numbers from which on its gradient is kept for the words that occur alone
 CLIP = 1.0  # largest gradient norm
 
 
@@ -198,6 +203,7 @@ def fine_tune(
                 tutor.write(checkpoint, digest, told.curve)
             raise
     model.model.eval()
+    model.new_head = False
     return told
 
 
@@ -240,6 +246,8 @@ class _Tutor:
 
     def open(self, stack: ExitStack) -> None:
         """Take the cores, and compute the frozen layers' output."""
+        if self.model.device == "cpu":
+            stack.enter_context(self._short_gradients())
         serial = self.recipe.dropout > 0  # dropout draws from one generator, in an order that must not vary
         self.cores = stack.enter_context(SideBySide("serial" if serial else self.model.device))
         if not self.prefix or serial:
@@ -264,6 +272,27 @@ class _Tutor:
             self.notes.append(
                 "The frozen layers' output could not be kept for this model; they are computed every step."
             )
+
+    @contextmanager
+    def _short_gradients(self) -> Iterator[None]:
+        """A step meets few of the vocabulary's words: zeros for all of them, per piece, cost a tenth of the time."""
+        import torch
+
+        large = [
+            module
+            for module in self.model.model.modules()
+            if type(module) is torch.nn.Embedding
+            and module.weight.requires_grad
+            and module.weight.numel() >= LARGE_EMBEDDING
+            and not module.sparse
+        ]
+        try:
+            for module in large:
+                module.sparse = True
+            yield
+        finally:
+            for module in large:
+                module.sparse = False
 
     # ---- one step
 
@@ -297,72 +326,71 @@ class _Tutor:
     def _gradients(self, number: int) -> tuple[float, float, np.ndarray]:
         """Fill .grad with the gradient of the step's mean loss. Returns the loss, pairs told right, and the texts read."""
         pairs = self.plan[number]
-        graphs = self._graphs(pairs)
         self.optimizer.zero_grad(set_to_none=True)
         loss, hits = 0.0, 0.0
-        results = self.cores.map(
-            lambda place: self._graph(number, place, graphs[place], len(pairs)), range(len(graphs))
-        )
-        for part, right, gradients in results:
+        for place, group in enumerate(self._groups(pairs)):
+            part, right = self._group(number, place, group, len(pairs))
             loss, hits = loss + part, hits + right
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                if gradient is None:
-                    continue
-                if parameter.grad is None:
-                    parameter.grad = gradient.to(parameter.dtype)
-                else:
-                    parameter.grad.add_(gradient)
-        return loss, hits, np.unique(np.concatenate([self.examples.preferred[pairs], self.examples.other[pairs]]))
+        return loss, hits, self._texts(pairs)
 
-    def _graphs(self, pairs: np.ndarray) -> list[np.ndarray]:
-        """The step's pairs in sets that are differentiated together: pairs that share a text never fall apart."""
+    def _groups(self, pairs: np.ndarray) -> list[np.ndarray]:
+        """The step's pairs in sets of like size that are differentiated together: pairs that share a text never fall apart."""
         mine = Examples.of(self.examples.preferred[pairs], self.examples.other[pairs])
         component = _components(mine)
         members = [pairs[component == number] for number in range(component.max() + 1)]
         cost = [int(self.lengths[self._texts(one)].sum()) for one in members]
-        found: list[list[np.ndarray]] = []
-        room = 0
-        for place in np.argsort([-c for c in cost], kind="stable").tolist():
-            if not found or cost[place] > room:
-                found.append([])
-                room = self.graph_tokens
-            found[-1].append(members[place])
-            room -= cost[place]
-        return [np.concatenate(graph) for graph in found]
+        n = min(len(cost), -(-sum(cost) // self.graph_tokens))
+        while True:
+            found = evenly(cost, n)
+            if n == len(cost) or all(sum(cost[i] for i in one) <= self.graph_tokens for one in found if len(one) > 1):
+                return [np.concatenate([members[i] for i in one]) for one in found]
+            n += 1
 
     def _texts(self, pairs: np.ndarray) -> np.ndarray:
         return np.unique(np.concatenate([self.examples.preferred[pairs], self.examples.other[pairs]]))
 
-    def _graph(self, number: int, place: int, pairs: np.ndarray, n: int) -> tuple[float, float, Sequence[Any]]:
-        """Loss share, pairs told right, and gradients by parameter of one set of pairs."""
+    def _group(self, number: int, place: int, pairs: np.ndarray, n: int) -> tuple[float, float]:
+        """Add a set's gradient to .grad: rewards of pieces side by side, the loss, then the pieces backwards by the chain rule.
+
+        A set too large for memory is read twice (Gao et al. 2021): first for its rewards, then piece by piece.
+        """
         import torch
 
         texts = self._texts(pairs)
-        cut = [texts[batch] for batch in batches(self.lengths[texts], self.forward_tokens)]
+        pieces = [texts[batch] for batch in batches(self.lengths[texts], self.forward_tokens)]
         where = np.empty(int(texts.max()) + 1, np.int64)
-        where[np.concatenate(cut)] = np.arange(len(texts))
-        if self.lengths[texts].sum() <= self.graph_tokens:
-            rewards = torch.cat([self._forward(rows, number, place, i) for i, rows in enumerate(cut)])
-            loss, hits = self._loss(rewards, where, pairs, n)
-            return loss.item(), hits, torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        # Too much for one graph: rewards first, then the gradient of each piece by the chain rule (Gao et al. 2021).
-        with torch.no_grad():
-            rewards = torch.cat([self._forward(rows, number, place, i) for i, rows in enumerate(cut)])
-        rewards.requires_grad_(True)
+        where[np.concatenate(pieces)] = np.arange(len(texts))
+        fits = bool(self.lengths[texts].sum() <= self.graph_tokens)
+
+        def read(piece: int) -> Any:
+            with torch.set_grad_enabled(fits):
+                return self._forward(pieces[piece], number, place, piece)
+
+        found = list(self.cores.map(read, range(len(pieces))))
+        rewards = torch.cat([part.detach() for part in found]).requires_grad_(True)
         loss, hits = self._loss(rewards, where, pairs, n)
-        (by_reward,) = torch.autograd.grad(loss, rewards)
-        total: list[Any] = [None] * len(self.parameters)
-        begin = 0
-        for i, rows in enumerate(cut):
-            again = self._forward(rows, number, place, i)
-            mine = by_reward[begin : begin + len(rows)]
-            begin += len(rows)
-            found = torch.autograd.grad(again, self.parameters, mine, allow_unused=True)
-            total = [
-                new if old is None else old if new is None else old.add_(new)
-                for old, new in zip(total, found, strict=True)
-            ]
-        return loss.item(), hits, total
+        by_reward = torch.autograd.grad(loss, rewards)[0].split([len(piece) for piece in pieces])
+
+        def backwards(lane: list[int]) -> Sequence[Any]:
+            ends = [found[piece] if fits else self._forward(pieces[piece], number, place, piece) for piece in lane]
+            begun = [by_reward[piece] for piece in lane]
+            return torch.autograd.grad(ends, self.parameters, begun, allow_unused=True)
+
+        sizes = [len(piece) * int(self.lengths[piece].max()) for piece in pieces]
+        lanes = evenly(sizes, min(LANES[self.model.device], len(pieces))) if fits else [[i] for i in range(len(pieces))]
+        for gradients in self.cores.map(backwards, lanes):
+            self._add(gradients)
+        return loss.item(), hits
+
+    def _add(self, gradients: Sequence[Any]) -> None:
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient is None:
+                continue
+            if parameter.grad is None:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                parameter.grad = dense.to(parameter.dtype)
+            else:
+                parameter.grad.add_(gradient)
 
     def _forward(self, rows: np.ndarray, number: int, place: int, part: int) -> Any:
         import torch
@@ -443,6 +471,17 @@ class _Tutor:
             self.forward_tokens, self.graph_tokens = facts["forward"], facts["graph"]
             return [Step(*step) for step in facts["curve"]]
         return []
+
+
+def evenly(sizes: Sequence[int], n: int) -> list[list[int]]:
+    """Indices in n sets of like sums: the largest first, each to the set that has least."""
+    found: list[list[int]] = [[] for _ in range(n)]
+    sums = [0] * n
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        least = sums.index(min(sums))
+        found[least].append(index)
+        sums[least] += sizes[index]
+    return [one for one in found if one]
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

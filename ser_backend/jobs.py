@@ -1,5 +1,6 @@
-"""Submit, stop, resume, retrain: what a page or the command line may ask for. Starts nothing but the supervisor.
+"""Plan, estimate, submit, stop, resume, retrain: what a page or the command line may ask for.
 
+Starts nothing but the supervisor and, for an estimate, a short dry run (estimate.py).
 A run is described by its row and its job rows; the supervisor (supervisor.py) starts a worker for each job in turn.
 """
 
@@ -10,12 +11,16 @@ import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
-from ser_backend import home
+from ser_backend import bases, forecast, home
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
+from ser_backend.forecast import Forecast, Note
+from ser_backend.machine import this_machine
 from ser_backend.pairs import PairSet
-from ser_backend.records import ACTIVE, Dataset, Job, Role, Run
+from ser_backend.records import ACTIVE, Dataset, Job, Role, Run, Status
 from ser_backend.run_data import prepare
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -34,6 +39,7 @@ class Plan:
 def plan(store: Store, config: RunConfig, seed: str, pool: str, heldout: str | None) -> Plan:
     """seed, pool, heldout: data set ids or names. Raises SerError with the reason the run could not start."""
     config.validate()
+    bases.check_local(config.base_model)
     found_seed, found_pool, found_heldout = _sets(store, seed, pool, heldout)
     measure = PairSet.open(found_heldout.id) if found_heldout else None
     data = prepare(PairSet.open(found_seed.id), PairSet.open(found_pool.id), measure, config)
@@ -63,6 +69,8 @@ def submit(
         found_heldout.id if found_heldout else None,
         config.rounds,
     )
+    if found := _note_of(store, config, seed, pool, heldout)[1].measured:
+        RunFolder.of(run_id).write_json("estimate", forecast.as_json(forecast.forecast(found, config)))
     if detached:
         ensure_supervisor()
     return store.run(run_id)
@@ -101,6 +109,64 @@ def active(store: Store) -> list[Job]:
     return store.jobs(*ACTIVE)
 
 
+# ---- what it would take
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    state: forecast.State  # "ready", "failed", or on its way
+    said: str  # why it waits or failed; "" otherwise
+    found: Forecast | None
+
+
+def estimate(
+    store: Store, config: RunConfig, seed: str, pool: str, heldout: str | None = None, again: bool = False
+) -> Estimate:
+    """What a run would take. The first call starts a dry run in a process of its own; ask again until it is ready.
+
+    A finished one is used again. again: also try a failed one once more.
+    """
+    key, note = _note_of(store, config, seed, pool, heldout)
+    forecast.look(key)
+    if note.state == "none" or (again and note.state == "failed"):
+        sets = (found.id if found else None for found in _sets(store, seed, pool, heldout))
+        asked = {"config": config.as_dict(), **dict(zip(("seed", "pool", "heldout"), sets, strict=True))}
+        note = Note("measuring", "", asked)
+        forecast.write(key, note)
+        start_dry_run(key)
+    return Estimate(note.state, note.said, forecast.forecast(note.measured, config) if note.measured else None)
+
+
+def estimated(run_id: str) -> Forecast | None:
+    """What was estimated before the run began, if anything was."""
+    return forecast.from_json(RunFolder.of(run_id).json("estimate"))
+
+
+def took(store: Store, run_id: str) -> float | None:
+    """Seconds that the run's first job, and what it took to end it, ran; None before that, or when it was not the end."""
+    run = store.run(run_id)
+    first = [job for job in store.jobs(run=run_id) if job.rounds == run.config["rounds"]]
+    if not first or first[-1].status != Status.SUCCEEDED:
+        return None
+    spans = [(job.started_at, job.finished_at) for job in first]
+    return sum(
+        (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+        for begin, end in spans
+        if begin and end
+    )
+
+
+def start_dry_run(key: str) -> None:
+    _detached("ser_backend.estimate", key, log=forecast.folder() / "dry-runs.log")
+
+
+def _note_of(store: Store, config: RunConfig, seed: str, pool: str, heldout: str | None) -> tuple[str, Note]:
+    found_seed, found_pool, found_heldout = _sets(store, seed, pool, heldout)
+    ids = (found_seed.id, found_pool.id, found_heldout.id if found_heldout else None)
+    key = forecast.key_of(config, *ids, this_machine())
+    return key, forecast.read(key)
+
+
 # ---- the supervisor process
 
 
@@ -117,17 +183,21 @@ def ensure_supervisor() -> None:
     """Start the supervisor, detached from this process, unless one is there."""
     if supervisor_alive():
         return
-    log = (home.home() / "supervisor.log").open("ab")
-    subprocess.Popen(
-        [sys.executable, "-m", "ser_backend.supervisor", "--when-idle", "exit"],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        cwd=home.home(),
-        env={**os.environ, "SER_HOME": str(home.home())},
-    )
-    log.close()
+    _detached("ser_backend.supervisor", "--when-idle", "exit", log=home.home() / "supervisor.log")
+
+
+def _detached(module: str, *arguments: str, log: Path) -> None:
+    """Start a process that outlives this one, its output in a file."""
+    with log.open("ab") as file:
+        subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            cwd=home.home(),
+            env={**os.environ, "SER_HOME": str(home.home())},
+        )
 
 
 def _sets(store: Store, seed: str, pool: str, heldout: str | None) -> tuple[Dataset, Dataset, Dataset | None]:

@@ -75,4 +75,6 @@ def self_evolve(
         learner.forget(keep=(state.chain.model, state.force.model, state.control))
         yield Told("round_finished", index, {}, facts)
     assert state is not None
+    for kind, payload in learner.examine(state.force.model):
+        yield Told(kind, None, payload)
     yield Told("run_finished", None, {"stopped_because": reason, "best_round": state.force.round})

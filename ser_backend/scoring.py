@@ -3,23 +3,28 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ser_backend import home
 from ser_backend.errors import SerError
 from ser_backend.ingest import read_texts
 from ser_backend.records import Problem, Response
-from ser_backend.reward_model import HeadModel
+from ser_backend.reward_model import open_model
 
 
-def score_file(
-    model_folder: Path, source: str, out: Path, progress: Callable[[int, int], None] | None = None
-) -> tuple[int, int]:
+class Scored(NamedTuple):
+    rows: int  # with rewards
+    problems: int
+    notes: tuple[str, ...]  # what to know about these rewards
+
+
+def score_file(model_name: str, source: str, out: Path, progress: Callable[[int, int], None] | None = None) -> Scored:
     """Write one line a row of the source: row, reward_<name> for each text, and margin for pairs; rows that cannot be used
-    get the key "problem" instead. Returns (rows with rewards, rows with a problem).
+    get the key "problem" instead. model_name: whatever reward_model.open_model opens.
 
     Raises SerError when the model or the file cannot be read, or no row can be used; then `out` is not written.
     """
-    model = HeadModel.load(model_folder)
+    model = open_model(model_name)
     lines: list[dict[str, object]] = []
     texts: list[Response] = []
     places: list[tuple[int, str]] = []
@@ -51,4 +56,4 @@ def score_file(
             if len(given) == 2:
                 line["margin"] = round(given[0] - given[1], 6)
             file.write(json.dumps(line) + "\n")
-    return len(lines) - n_problems, n_problems
+    return Scored(len(lines) - n_problems, n_problems, model.notes)

@@ -8,7 +8,6 @@ resumes from its last finished round, up to MOST_ATTEMPTS starts without a finis
 import argparse
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from contextlib import suppress
 import psutil
 
 from ser_backend import home
+from ser_backend.machine import this_machine
 from ser_backend.records import Job, Status
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -38,7 +38,7 @@ class Supervisor:
         self.watched: dict[int, Job] = {}  # jobs whose process, or what it left behind, may still be there
         self.stop_seen: dict[int, float] = {}
         self.leaving = False
-        self.slots = slots()
+        self.slots = this_machine().slots
 
     def serve(self, exit_when_idle: bool) -> None:
         idle_since = time.monotonic()
@@ -155,17 +155,6 @@ def _process(job: Job) -> psutil.Process | None:
         return process if abs(process.create_time() - job.pid_started) < 1.0 else None
     except psutil.NoSuchProcess:
         return None
-
-
-def slots() -> list[str]:
-    """Places a job can run in: every GPU, or the CPU where there is none. Asked of the driver, without loading torch."""
-    if shutil.which("nvidia-smi"):
-        with suppress(OSError, subprocess.TimeoutExpired):
-            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-            gpus = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
-            if gpus:
-                return [f"gpu:{number}" for number in range(len(gpus))]
-    return ["cpu"]
 
 
 def main() -> int:

@@ -99,9 +99,9 @@ def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, end
     room = max_length - len(ends.start) - len(ends.end)
     for first in range(0, len(responses), CHUNK):
         for prompt, text in _split(tokenizer, responses[first : first + CHUNK]):
-            first = prompt or text
-            if first[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
-                del first[: len(ends.start)]
+            front = prompt or text
+            if front[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
+                del front[: len(ends.start)]
             if ends.end and text[-len(ends.end) :] == ends.end:
                 text = text[: -len(ends.end)]
             if len(text) > room:

@@ -12,7 +12,8 @@ ENGINE = ROOT / "ser_backend"
 APP = ROOT / "app"
 
 BASE = {"records", "errors", "config", "home", "metrics"}
-VIEWS_MAY = BASE | {"jobs", "ingest", "review", "export", "report", "store", "pairs", "run_folder"}
+VIEWS_MAY = BASE | {"checks", "forecast", "jobs", "ingest", "machine", "review", "export", "report", "store", "pairs"}
+VIEWS_MAY |= {"run_folder"}
 # module -> what of ours it may import, beside BASE
 ALLOWED = {
     "records": set(),
@@ -26,9 +27,15 @@ ALLOWED = {
     "gate": {"calibration"},
     "bases": set(),
     "cores": set(),
+    "packed": set(),
     "tokens": set(),
     "prefix": {"tokens"},
-    "classifier": {"bases", "cores", "tokens"},
+    "classifier": {"bases", "cores", "packed", "tokens"},
+    "checks": set(),
+    "model_checks": {"checks", "classifier", "tokens"},
+    "pair_checks": {"checks", "tokens"},
+    "doctor": {"bases", "checks", "classifier", "features", "ingest", "reward_model", "tokens"}
+    | {"model_checks", "pair_checks"},
     "fine_tune": {"classifier", "cores", "prefix", "tokens"},
     "features": {"bases", "cores", "tokens"},
     "run_folder": set(),
@@ -36,18 +43,44 @@ ALLOWED = {
     "pairs": set(),
     "ingest": {"pairs"},
     "run_data": {"pairs"},
-    "reward_model": {"bases", "features"},
+    "reward_model": {"bases", "classifier", "features"},
     "scoring": {"ingest", "reward_model"},
     "projection": {"features", "training", "run_data", "run_folder"},
-    "rounds": {"training", "self_label", "gate", "run_data", "run_folder"},
-    "loop": {"projection", "rounds", "run_data", "run_folder"},
+    "learners": {
+        *("checks", "classifier", "fine_tune", "model_checks", "pair_checks"),
+        *("projection", "run_data", "run_folder", "tokens", "training"),
+    },
+    "rounds": {"learners", "training", "self_label", "gate", "run_data", "run_folder"},
+    "loop": {"learners", "rounds", "run_data", "run_folder"},
     "review": {"calibration", "pairs", "run_folder", "store"},
     "report": {"review", "run_folder", "store"},
-    "export": {"pairs", "report", "review", "reward_model", "run_folder", "store"},
-    "jobs": {"pairs", "run_data", "run_folder", "store"},
-    "supervisor": {"run_folder", "store"},
+    "card": {"report"},
+    "merge": {"classifier"},
+    "export": {"card", "merge", "pairs", "report", "review", "reward_model", "run_folder", "store"},
+    "distil": {
+        *("card", "classifier", "export", "fine_tune", "pairs", "report", "run_data", "run_folder", "store", "tokens"),
+    },
+    "machine": set(),
+    "forecast": {"machine"},
+    "estimate": {
+        "classifier",
+        "features",
+        "fine_tune",
+        "forecast",
+        "learners",
+        "machine",
+        "model_checks",
+        "pairs",
+        "prefix",
+        "run_data",
+        "run_folder",
+        "store",
+        "training",
+    },
+    "jobs": {"forecast", "machine", "bases", "pairs", "run_data", "run_folder", "store"},
+    "supervisor": {"machine", "run_folder", "store"},
     "worker": {"store", "jobs", "loop", "pairs", "report", "review", "run_data", "run_folder"},
-    "cli": VIEWS_MAY | {"supervisor", "scoring"},
+    "cli": VIEWS_MAY | {"distil", "estimate", "doctor", "supervisor", "scoring"},
     "__main__": {"cli"},
     "__init__": set(),
 }

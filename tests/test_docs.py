@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ser_backend.cli import parser
-from ser_backend.config import markdown_table, presets_table
+from ser_backend.config import engines_table, markdown_table, presets_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,6 +37,7 @@ def test_every_setting_and_preset_is_documented_as_the_code_describes_it() -> No
     text = (ROOT / "docs" / "configuration.md").read_text()
     assert markdown_table() in text
     assert presets_table() in text
+    assert engines_table() in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

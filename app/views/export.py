@@ -21,6 +21,21 @@ COLUMNS_HELP = (
     "Columns prompt, chosen and rejected, as trainers such as TRL read them, and beside them where each label came from: "
     "origin (human, review or self), round, confidence, annotator, pair, group and source."
 )
+# by what was trained: what the download is, the question that the switch asks, and its tooltip
+KINDS = {
+    "head": (
+        "A linear reward head on the frozen base model. This program loads it; for other libraries, distil it.",
+        "Include the base model",
+        "With it the folder scores texts on a machine without this program's base model; it is about 90 MB larger.",
+    ),
+    "lora": (
+        "A fine-tuned transformer (LoRA). It loads with plain transformers and trl; without its base model, with peft.",
+        "Merge into the base model",
+        "On: one plain model, which any library loads. Off: the adapter and the reward head alone, a few MB; whoever loads it "
+        "needs the base model too.",
+    ),
+    "full": ("A fine-tuned transformer (all weights). It loads with plain transformers and trl.", "", ""),
+}
 
 
 def page() -> None:
@@ -40,11 +55,21 @@ def page() -> None:
     counts = export.summary(store, run.id)
     if components.is_active(run):
         st.info("The run is under way: an export holds what its last finished round left.", icon=":material/info:")
+    with components.errors_in_words():
+        if said := export.trouble(run.id):
+            st.error(components.plain(f"The last download could not be made: {said}"), icon=":material/error:")
+        fit = export.shape(run.id).fit
+        _page(store, run, counts, fit, action)
+
+
+def _page(
+    store: Store, run: Run, counts: dict[str, int], fit: str, action: "st.delta_generator.DeltaGenerator"
+) -> None:
     left, right = st.columns([5, 5], gap="large")
     with left:
         _labels(counts)
     with right:
-        with_base_model = _downloads(store, run)
+        with_base_model = _downloads(store, run, fit)
     with action:
         _download(
             "Download everything",
@@ -53,7 +78,8 @@ def page() -> None:
             help="One zip: preferences, reward model with its card, and the report.",
             primary=True,
         )
-    _card(store, run)
+    _distil(run, fit)
+    _card(store, run, with_base_model)
 
 
 def _labels(counts: dict[str, int]) -> None:
@@ -67,22 +93,21 @@ def _labels(counts: dict[str, int]) -> None:
     st.caption(" ".join(words))
 
 
-def _downloads(store: Store, run: Run) -> bool:
+def _downloads(store: Store, run: Run, fit: str) -> bool:
     """The parts one by one. Returns whether the base model is wanted."""
+    what, question, tooltip = KINDS[fit]
     st.markdown("**Preferences**", help=COLUMNS_HELP)
     with st.container(horizontal=True):
         for suffix, label in ((".jsonl", "JSONL"), (".parquet", "Parquet")):
             _download(label, lambda suffix=suffix: _preferences(store, run.id, suffix), f"preferences-{run.id}{suffix}")
     st.markdown("**Reward model**")
-    with_base_model = st.toggle(
-        "Include the base model",
-        value=True,
-        help="With it the folder scores texts on a machine without this program's base model; it is about 90 MB larger.",
-    )
+    st.caption(what)
+    with_base_model = st.toggle(question, value=True, help=tooltip) if question else True
     _download(
         "Reward model folder",
         lambda: _model_folder(export.bundle(store, run.id, with_base_model)),
         f"reward_model-{run.id}.zip",
+        help="The folder with its card. Should the download fail, reload the page: it says why.",
     )
     return with_base_model
 
@@ -118,14 +143,29 @@ def _model_folder(bundle: Path) -> bytes:
     return out.getvalue()
 
 
-def _card(store: Store, run: Run) -> None:
+def _distil(run: Run, fit: str) -> None:
+    """What the command does; a page starts no training."""
+    with st.container(border=True):
+        st.markdown("**Distil**")
+        why = "so that any library can load it" if fit == "head" else "for example a smaller one"
+        st.markdown(
+            f"Fine-tune a standard transformers model on this run's labels and on what its model says about the pool, {why}. "
+            "It is measured against this run's model on the held-out pairs, and you are told what it costs in accuracy. "
+            "Minutes to hours on a CPU; Ctrl+C stops it, and the same command goes on."
+        )
+        st.code(f"python -m ser_backend export {run.id} --out DIR --distil", language="bash")
+        if facts := RunFolder.of(run.id).json("distilled/distil"):
+            st.markdown(components.plain(f"Done before: {facts['sentence']}"))
+
+
+def _card(store: Store, run: Run, with_base_model: bool) -> None:
     found = warnings(store.rounds(run.id), (RunFolder.of(run.id).json("data") or {"notes": []})["notes"])
     if found:
         with st.container(border=True):
             st.markdown("**Before you use it**")
             st.markdown("\n".join(f"- {components.plain(sentence)}" for sentence in found))
     with st.expander("Model card", icon=":material/description:"):
-        st.code(export.card(store, run.id), language="markdown", wrap_lines=True)
+        st.code(export.card(store, run.id, with_base_model), language="markdown", wrap_lines=True)
 
 
 page()

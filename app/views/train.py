@@ -1,18 +1,20 @@
-"""Train: choose data and settings, see what a run would use, start it."""
+"""Train: choose data and settings, see what a run would use and how long it would take, start it."""
 
+import math
 from typing import Any
 
 import components
 import state
 import streamlit as st
 
-from ser_backend import config, jobs
+from ser_backend import config, forecast, jobs, machine
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.records import Dataset, Role
 from ser_backend.store import Store
 
-UP_FRONT = ("method", "rounds")  # settings that are not folded away
+UP_FRONT = ("rounds",)  # settings that are not folded away
+LOOK_S = 1.5
 NO_HELDOUT = "none: hold out a part of the seed"
 
 
@@ -38,8 +40,7 @@ def page() -> None:
         heldout = _pick("Held-out", "heldout", sets["heldout"], optional=True)
         assert seed
         assert pool
-        settings = _settings()
-        name = st.text_input("Name of the run", placeholder=f"{seed.name} on {pool.name}")
+        settings, name = _settings(f"{seed.name} on {pool.name}")
     with right:
         chosen = _plan(store, settings, seed, pool, heldout)
     if chosen and action.button("Start training", type="primary", icon=":material/play_arrow:"):
@@ -68,48 +69,101 @@ def _pick(label: str, role: Role, sets: list[Dataset], optional: bool = False) -
 # ---- settings, all of them made from config.describe()
 
 
-def _settings() -> dict[str, Any]:
-    preset = st.radio(
-        "Preset",
-        list(config.PRESETS),
-        index=list(config.PRESETS).index(config.DEFAULT_PRESET),
-        format_func=lambda name: config.PRESETS[name].title,
-        captions=[found.help for found in config.PRESETS.values()],
-    )
-    base = config.from_preset(preset)
-    described = config.describe()
-    values: dict[str, Any] = {}
-    for column, name in zip(st.columns(len(UP_FRONT)), UP_FRONT, strict=True):
-        with column:
-            values[name] = _field(name, described[name], getattr(base, name), preset)
-    changed = st.expander("Every setting", icon=":material/tune:")
-    with changed:
+def _settings(usual_name: str) -> tuple[dict[str, Any], str]:
+    """The two presets, what is asked of everybody, and the rest folded away. Returns settings and the run's name."""
+    here = machine.this_machine()
+    left, right = st.columns(2)
+    with left:
+        preset = st.selectbox(
+            "How pairs are labelled",
+            list(config.PRESETS),
+            list(config.PRESETS).index(config.DEFAULT_PRESET),
+            format_func=lambda name: config.PRESETS[name].title,
+            help="A preset of the self-labelling settings below.",
+            key="preset",
+        )
+        st.caption(config.PRESETS[preset].help)
+    with right:
+        engine = st.selectbox(
+            "What is trained",
+            list(config.ENGINES),
+            list(config.ENGINES).index(machine.engine_for(here)),
+            format_func=lambda name: config.ENGINES[name].title,
+            help=f"A preset of the model's settings below. This machine: {here}.",
+            key="engine",
+        )
+        st.caption(config.ENGINES[engine].help)
+        if engine == machine.engine_for(here):
+            st.caption(components.plain(machine.why(here)))
+        elif against := machine.warning(engine, here):
+            st.warning(components.plain(against), icon=":material/warning:")
+    form = _Form(preset, engine)
+    few, wide = st.columns([1, 3])
+    with few:
+        for name in UP_FRONT:
+            form.field(name)
+    name = wide.text_input("Name of the run", placeholder=usual_name)
+    with st.expander("Every setting", icon=":material/tune:"):
+        for section, about in config.SECTIONS.items():
+            form.section(section, about)
+    return form.values, name
+
+
+class _Form:
+    """Settings as fields. A field's key names the preset that decides it, so that another preset begins with its own."""
+
+    def __init__(self, preset: str, engine: str) -> None:
+        self.preset, self.engine = preset, engine
+        self.described = config.describe()
+        self.values: dict[str, Any] = config.from_preset(preset, engine).as_dict()
+
+    def section(self, section: str, about: str) -> None:
+        """The settings of a section that mean something with the chosen fit; those before `fit` decide nothing else."""
+        names = [name for name, entry in self.described.items() if entry["section"] == section and name not in UP_FRONT]
+        if section != config.TRAINED and not any(self._means_something(name) for name in names):
+            return
+        st.markdown(f"**{section}**")
+        st.caption(about)
         columns = st.columns(2)
-        rest = [name for name in described if name not in UP_FRONT]
-        for place, name in enumerate(rest):
-            with columns[place % 2]:
-                values[name] = _field(name, described[name], getattr(base, name), preset)
-    return values
+        place = 0
+        for name in names:
+            if self._means_something(name):
+                with columns[place % 2]:
+                    self.field(name)
+                place += 1
+
+    def _means_something(self, name: str) -> bool:
+        fits = self.described[name]["fits"]
+        return not fits or self.values["fit"] in fits
+
+    def field(self, name: str) -> None:
+        entry, value = self.described[name], self.values[name]
+        scope = self.preset if entry["section"] == config.LABELS else self.engine
+        key, label, help = f"setting-{scope}-{name}", f"`{name}`", entry["help"]
+        if entry["among"]:
+            chosen = st.selectbox(label, entry["among"], entry["among"].index(value), help=help, key=key)
+        elif entry["type"] is str:
+            chosen = st.text_input(label, value, help=help, key=key)
+        else:
+            kind = entry["type"]
+            chosen = st.number_input(
+                label,
+                min_value=kind(entry["low"]),
+                max_value=kind(entry["high"]),
+                value=value,
+                step=1 if kind is int else _step(value),
+                format="%d" if kind is int else "%g",
+                help=help,
+                key=key,
+            )
+        self.values[name] = chosen
 
 
-def _field(name: str, entry: dict[str, Any], value: Any, preset: str) -> Any:
-    """One setting. The key names the preset, so that another preset begins with its own values."""
-    key, label = f"setting-{preset}-{name}", f"`{name}`"
-    if entry["among"]:
-        return st.selectbox(label, entry["among"], entry["among"].index(value), help=entry["help"], key=key)
-    if entry["type"] is str:
-        return st.text_input(label, value, help=entry["help"], key=key)
-    kind = entry["type"]
-    return st.number_input(
-        label,
-        min_value=kind(entry["low"]),
-        max_value=kind(entry["high"]),
-        value=value,
-        step=1 if kind is int else 0.01,
-        format="%d" if kind is int else "%.2f",
-        help=entry["help"],
-        key=key,
-    )
+def _step(value: float) -> float:
+    """What one press of + adds: a tenth of the value's own order, .01 for shares."""
+    if value >= 1:
+        return 0.5
+    return 0.01 if not value or value >= 0.01 else 10.0 ** (math.floor(math.log10(value)) - 1)
 
 
 # ---- what it would use
@@ -144,7 +198,34 @@ def _plan(
             f"Up to {components.count(settings['rounds'], 'round')} after the seed model. Beside the model, a control "
             "gets the same people's labels and no self-labels, so that you see what self-labels add."
         )
-    return RunConfig().changed(settings)
+        st.markdown("**How long it will take**")
+        chosen = RunConfig().changed(settings)
+        asked = (chosen, seed.id, pool.id, heldout.id if heldout else None)
+        on_its_way = jobs.estimate(store, *asked).state in ("waiting", "measuring")
+        st.fragment(_estimate, run_every=LOOK_S if on_its_way else None)(store, asked, on_its_way)
+    return chosen
+
+
+def _estimate(store: Store, asked: tuple[RunConfig, str, str, str | None], was_on_its_way: bool) -> None:
+    """Drawn again and again until the dry run is done; a run may be started meanwhile."""
+    with components.errors_in_words():
+        estimate = jobs.estimate(store, *asked)
+        if estimate.found:
+            first, colon, rest = forecast.in_words(estimate.found).partition(": ")
+            st.markdown(f"**{components.plain(first)}**{components.plain(colon + rest)}")
+            for sentence in forecast.warnings(estimate.found):
+                st.warning(components.plain(sentence), icon=":material/memory:")
+            st.caption(components.plain(" ".join(estimate.found.notes)))
+        elif estimate.state == "failed":
+            st.warning(components.plain(estimate.said), icon=":material/timer_off:")
+            if st.button("Estimate again", icon=":material/refresh:"):
+                jobs.estimate(store, *asked, again=True)
+                st.rerun()
+        else:
+            said = estimate.said or "Trying out a few steps on this machine. You need not wait for it."
+            st.caption(f":material/hourglass_top: {components.plain(said)}")
+        if was_on_its_way and estimate.state in ("ready", "failed"):
+            st.rerun()  # the whole page once more: no timer
 
 
 # ---- the queue

@@ -8,7 +8,8 @@ import charts
 import components
 import streamlit as st
 
-from ser_backend import jobs
+from ser_backend import forecast, jobs
+from ser_backend.checks import from_dicts
 from ser_backend.records import PROGRESS, Event, Round, Run, Status
 from ser_backend.report import verdict
 from ser_backend.run_folder import RunFolder
@@ -23,6 +24,7 @@ VERDICT_HELP = (
     "Judged by people's training labels only, each by a model that never saw it, so that the held-out pairs stay untouched. "
     "A round that does not hold up is rolled back."
 )
+DOCTOR = {"before": "Before training", "after": "After training"}
 LOG_BYTES, LOG_LINES = 16_000, 60
 OUTCOMES = {
     "better": (st.success, ":material/trending_up:"),
@@ -99,9 +101,9 @@ def _live(store: Store, run_id: str, was_active: bool) -> None:
     _status(store, run, rounds)
     _result(rounds, folder)
     with st.container(key="charts"):
-        _loss(store, run, rounds)
-        _charts(run, rounds, folder)
+        _charts(store, run, rounds, folder)
     _round_table(rounds)
+    _doctor(folder)
     _log(folder)
 
 
@@ -112,6 +114,10 @@ def _status(store: Store, run: Run, rounds: list[Round]) -> None:
     if not components.is_active(run) and run.stopped_because:
         words.append(components.plain(run.stopped_because))
     st.markdown(" ".join(words))
+    if found := jobs.estimated(run.id):
+        took = jobs.took(store, run.id)
+        before = f"Estimated before the start: {forecast.in_words(found)}"
+        st.caption(components.plain(forecast.compared(found, rounds, took) if took and rounds else before))
     if run.error:
         st.error(components.plain(run.error), icon=":material/error:")
     if run.status in (Status.RUNNING, Status.STOPPING):
@@ -208,14 +214,16 @@ def _loss(store: Store, run: Run, rounds: list[Round]) -> None:
         st.plotly_chart(charts.loss(rounds, live, under_way), key="loss", config=charts.CONFIG)
 
 
-def _charts(run: Run, rounds: list[Round], folder: RunFolder) -> None:
+def _charts(store: Store, run: Run, rounds: list[Round], folder: RunFolder) -> None:
     """What can be drawn so far; nothing is drawn empty while the first model is trained."""
     if not rounds:
+        _loss(store, run, rounds)
         return
     later = [round_.index for round_ in rounds if round_.index]
     left, right = st.columns(2)
     left.plotly_chart(charts.accuracy(rounds), key="accuracy", config=charts.CONFIG)
     right.plotly_chart(charts.difference(rounds), key="difference", config=charts.CONFIG)
+    _loss(store, run, rounds)
     if not later:
         return
     left, right = st.columns(2)
@@ -286,6 +294,14 @@ def _round_table(rounds: list[Round]) -> None:
             ],
             hide_index=True,
         )
+
+
+def _doctor(folder: RunFolder) -> None:
+    """What was checked before and after training; runs of before have nothing of it."""
+    found = folder.json("doctor") or {}
+    parts = [(title, from_dicts(found.get(key))) for key, title in DOCTOR.items()]
+    if any(checks for _, checks in parts):
+        components.doctor_card(parts)
 
 
 def _log(folder: RunFolder) -> None:

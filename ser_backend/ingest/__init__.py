@@ -30,7 +30,17 @@ from ser_backend.ingest.shapes import (
 from ser_backend.pairs import PairSet, PairWriter
 from ser_backend.records import ROLES, Dataset, Preferred, Problem, Role, pair_id, response_id
 
-__all__ = ["Imported", "Inspection", "Mapping", "Preview", "import_source", "inspect", "read_texts"]
+__all__ = [
+    "Extracted",
+    "Imported",
+    "Inspection",
+    "Mapping",
+    "Preview",
+    "import_source",
+    "inspect",
+    "read_pairs",
+    "read_texts",
+]
 
 LONGEST_NAME = 120
 LOOKED_AT = 200  # rows from which the columns are learnt and the preview is taken
@@ -384,3 +394,22 @@ def read_texts(path: str | Path) -> Iterator[tuple[int, str, dict[str, str]] | P
                 yield row, prompt, {"response": text}
             else:
                 yield Problem(row, single[1], "The prompt and the response must be texts, and the response not empty.")
+
+
+def read_pairs(path: str | Path) -> Iterator[Extracted | Problem]:
+    """Every row of a source of labelled pairs, in its order; nothing is stored.
+
+    Raises SerError when the source cannot be read, its layout is not known, or it has no labels.
+    """
+    source = open_source(path)
+    rows = source.rows()
+    beginning = list(islice(rows, LOOKED_AT))
+    columns = _columns(beginning)
+    mapping = recognise(columns)
+    if mapping is None or not mapping.has_labels:
+        raise SerError(
+            f"{source.name} has {list_of(columns) or 'no columns'}; needed are labelled pairs (prompt, chosen, rejected, or "
+            "response_a, response_b and preferred). Rename the columns, or give another file."
+        )
+    for file, row, values in chain(beginning, rows):
+        yield _pair_or_problem(values, mapping, True, row, file if len(source.files) > 1 else "")

@@ -83,6 +83,10 @@ class Learner(Protocol):
         """The inverse of Model.arrays."""
         ...
 
+    def examine(self, model: Model) -> Generator[Progress, None, None]:
+        """The doctor's checks of the model in force, written down in the run's folder."""
+        ...
+
     def forget(self, keep: Sequence[Model]) -> None:
         """Free what is stored of other models."""
         ...

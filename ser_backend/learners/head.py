@@ -14,6 +14,7 @@ from ser_backend import training
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.learners import Labels, Progress
+from ser_backend.learners.examination import accuracy_checks, write_down
 from ser_backend.projection import project
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
@@ -87,6 +88,9 @@ class HeadLearner:
             )
         l2 = arrays[f"{name}_l2"] if f"{name}_l2" in arrays else arrays["l2"]  # runs of the first version: one for all
         return HeadArms(weights, float(l2[0]), self.z)
+
+    def examine(self, model: Any) -> Generator[Progress, None, None]:
+        yield ("model_examined", write_down(self.folder, "after", accuracy_checks(self.data, model.rewards(0))))
 
     def forget(self, keep: Sequence[Any]) -> None:
         """Nothing is stored beside the rounds."""

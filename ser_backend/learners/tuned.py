@@ -28,9 +28,12 @@ from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.fine_tune import Examples, Recipe, fine_tune, plan_steps
 from ser_backend.learners import Labels, Progress
+from ser_backend.learners.examination import accuracy_checks, sample, write_down
+from ser_backend.model_checks import examine_model, examine_saved
+from ser_backend.pair_checks import examine_pairs
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
-from ser_backend.tokens import TokenTable
+from ser_backend.tokens import Cuts, TokenTable
 
 TEXTS_AT_ONCE = 4_096  # read and tokenised
 CURVE_POINTS = 100  # of a stage's loss, kept with its round
@@ -77,10 +80,16 @@ class TunedLearner:
             )
         if before and self.folder.has("texts"):
             found = self.folder.arrays("texts")
-            self.table = TokenTable(found["ids"], found["starts"], found["begins"])
+            cuts = Cuts(before["prompts_cut"], before["responses_cut"])
+            self.table = TokenTable(found["ids"], found["starts"], found["begins"], cuts)
         else:
             yield from self._read_texts(model, fingerprint)
         self.fingerprint = fingerprint
+        a, b = (end[self.data.seed_rows] for end in self.data.ends("seed"))
+        a_wins = self.data.seed.preferred()[self.data.seed_rows] > 0
+        checks = examine_model(model, sample(self.data), trained=not model.new_head)
+        checks += examine_pairs(model, self.table, np.where(a_wins, a, b), np.where(a_wins, b, a))
+        yield ("model_examined", write_down(self.folder, "before", checks))
         self.base: Classifier | None = model  # as it was loaded, for the first that needs it
 
     def _read_texts(self, model: Classifier, fingerprint: str) -> Generator[Progress, None, None]:
@@ -96,6 +105,8 @@ class TunedLearner:
             "fingerprint": fingerprint,
             "max_length": model.max_length,
             "precision": model.precision,
+            "prompts_cut": self.table.cuts.prompts,
+            "responses_cut": self.table.cuts.responses,
         }
         self.folder.write_arrays(
             "texts", {"ids": self.table.ids, "starts": self.table.starts, "begins": self.table.begins}
@@ -106,8 +117,6 @@ class TunedLearner:
             "computed": n,
             "seconds": round(time.perf_counter() - started, 2),
             "tokens": int(self.table.starts[-1]),
-            "prompts_cut": self.table.cuts.prompts,
-            "responses_cut": self.table.cuts.responses,
             "device": model.device,
             "notes": model.notes,
         }
@@ -148,6 +157,15 @@ class TunedLearner:
         for path in self.models.iterdir():
             if path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def examine(self, model: Any) -> Generator[Progress, None, None]:
+        path = self.models / model.name
+        opened, texts = self._opened(path), sample(self.data)
+        checks = examine_model(opened, texts, trained=True) + examine_saved(opened, path, texts)
+        yield (
+            "model_examined",
+            write_down(self.folder, "after", checks + accuracy_checks(self.data, model.rewards(0))),
+        )
 
     # ---- one stage: train, save, reward every text
 

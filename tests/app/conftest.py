@@ -1,4 +1,4 @@
-"""What every test of a page has: a store of its own, no supervisor, and the pages importable as Streamlit imports them."""
+"""What every test of a page has: a store of its own, no supervisor, no dry run, and pages importable as Streamlit does it."""
 
 import sys
 from collections.abc import Callable
@@ -18,6 +18,7 @@ sys.path.insert(0, str(APP))
 @pytest.fixture(autouse=True)
 def no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "ensure_supervisor", lambda: None)
+    monkeypatch.setattr(jobs, "start_dry_run", lambda key: None)
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
+from dataclasses import replace
+
+import pytest
 from fabricate import KEPT, a_round, texts, write_rounds
 
 from ser_backend import export, jobs
 from ser_backend.config import RunConfig
+from ser_backend.errors import SerError
+from ser_backend.run_folder import RunFolder
 
 
 def test_without_runs_the_page_leads_to_train(open_page):
@@ -33,3 +38,50 @@ def test_seed_pairs_held_out_are_not_called_ties(open_page, store, sets):
     said = texts(open_page("export"))
     assert "10 seed pairs left out" in said
     assert "ties left out" not in said.split("# Reward model")[0]  # the page; its card counts ties of its own
+
+
+def test_the_page_says_what_kind_of_model_leaves_and_how_to_distil_it(open_page, finished):
+    said = texts(open_page("export"))
+    assert "linear reward head" in said
+    assert f"python -m ser_backend export {finished.id} --out DIR --distil" in said
+    assert "Done before" not in said
+    RunFolder.of(finished.id).write_json("distilled/distil", {"sentence": "Distilling costs 1.0 points."})
+    assert "Done before: Distilling costs 1.0 points." in texts(open_page("export"))
+
+
+@pytest.mark.parametrize(("fit", "switch"), [("lora", ["Merge into the base model"]), ("full", [])])
+def test_a_fine_tuned_run_is_offered_as_a_plain_model(open_page, store, sets, fit, switch):
+    run = jobs.submit(
+        store, RunConfig(rounds=1, fit=fit), sets["seed"].id, sets["pool"].id, sets["heldout"].id, fit, False
+    )
+    found = a_round(0)
+    write_rounds(store, run, [replace(found, details=found.details | {"model_folder": "models/000-student"})])
+    facts = {"base_model": "bundled", "fit": fit, "max_length": 512, "precision": "float32", "end_token": ""}
+    RunFolder.of(run.id).write_json("models/000-student/reward_model", facts)
+    if fit == "lora":
+        RunFolder.of(run.id).write_json("models/000-student/adapter_config", {})
+    page = open_page("export")
+    assert "loads with plain transformers" in texts(page)
+    assert [found.label for found in page.toggle] == switch
+    assert "AutoModelForSequenceClassification" in texts(page)
+    if switch:
+        page.toggle[0].set_value(False).run()
+        assert "AutoPeftModelForSequenceClassification" in texts(page)
+
+
+def test_why_a_download_failed_is_said_after_a_reload(open_page, store, finished, monkeypatch):
+    def broken(*_, **__):
+        raise SerError("The disk is full of kittens.")
+
+    monkeypatch.setattr(export, "write", broken)
+    with pytest.raises(SerError):
+        export.bundle(store, finished.id)
+    assert "full of kittens" in texts(open_page("export"))
+    monkeypatch.undo()
+
+
+def test_a_model_folder_that_is_gone_is_a_sentence(open_page, store, sets):
+    run = jobs.submit(store, RunConfig(rounds=1), sets["seed"].id, sets["pool"].id, sets["heldout"].id, "gone", False)
+    found = a_round(0)
+    write_rounds(store, run, [replace(found, details=found.details | {"model_folder": "models/000-student"})])
+    assert "is missing" in texts(open_page("export"))

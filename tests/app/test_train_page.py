@@ -1,7 +1,27 @@
+import pytest
 from fabricate import texts
 
-from ser_backend import config
+from ser_backend import config, forecast, jobs, machine
+from ser_backend.forecast import Measured, Note, Work
+from ser_backend.machine import GIB, Gpu, Machine
 from ser_backend.records import Status
+
+LAPTOP = Machine(2, 24 * GIB)
+MEASURED = Measured(
+    fit="head", device="cpu", memory=24 * GIB, once=30.0, n_new=70, stage=0.3, seed=Work(0, 1.0, 0), pool=Work(0, 2.0, 0),
+    end=0.0, step=0.0, tokens_per_second=900.0, peak_memory=2 * GIB, notes=("Tried out.",),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def a_laptop(monkeypatch):
+    """Whatever these tests run on."""
+    for module in (machine, jobs):
+        monkeypatch.setattr(module, "this_machine", lambda: LAPTOP)
+
+
+def measured(key):
+    forecast.write(key, Note("ready", "", forecast.read(key).asked, MEASURED))
 
 
 def test_without_data_the_page_says_where_to_get_some(open_page):
@@ -31,25 +51,47 @@ def test_start_queues_a_run_and_leads_to_watch(open_page, store, sets):
     (run,) = store.runs()
     assert run.status == Status.QUEUED
     assert run.heldout == sets["heldout"].id
-    assert config.RunConfig(**run.config) == config.from_preset(config.DEFAULT_PRESET)
+    assert config.RunConfig(**run.config) == config.from_preset(config.DEFAULT_PRESET, "laptop")
     assert "Is it getting better?" in texts(page)
     assert "Number 1 in the queue" in texts(page)
 
 
-def test_the_form_has_every_setting_with_its_one_description(open_page, sets):
+def shown(page):
+    return {w.label.strip("`"): w.help for w in (*page.selectbox, *page.number_input, *page.text_input)}
+
+
+@pytest.mark.parametrize("fit", ["head", "lora", "full"])
+def test_the_form_has_every_setting_of_the_chosen_fit_with_its_one_description(open_page, sets, fit):
     page = open_page("train")
-    shown = {w.label.strip("`"): w.help for w in (*page.selectbox, *page.number_input, *page.text_input)}
+    page = page.selectbox(key="setting-laptop-fit").set_value(fit).run()
+    assert not page.exception
     for name, entry in config.describe().items():
-        assert shown[name] == entry["help"]
+        if not entry["fits"] or fit in entry["fits"]:
+            assert shown(page)[name] == entry["help"]
+        else:
+            assert name not in shown(page)
+
+
+def test_settings_stand_in_their_sections(open_page, sets):
+    page = open_page("train")
+    assert "**Fine-tuning**" not in texts(page)  # a head has none
+    page = page.selectbox(key="engine").set_value("laptop-finetune").run()
+    for section, about in config.SECTIONS.items():
+        assert f"**{section}**" in texts(page)
+        assert about in texts(page)
+    rate = page.number_input(key="setting-laptop-finetune-learning_rate")
+    assert rate.value == 1e-4
+    assert rate.proto.format == "%g"  # 0.0001, not 0.00
 
 
 def test_a_preset_brings_its_settings_and_a_change_is_submitted(open_page, store, sets):
     page = open_page("train")
-    page = page.radio[0].set_value("careful").run()
-    page.number_input(key="setting-careful-rounds").set_value(1)
+    page = page.selectbox(key="preset").set_value("paper-code").run()
+    page = page.selectbox(key="engine").set_value("laptop-finetune").run()
+    page.number_input(key="setting-paper-code-rounds").set_value(1)
     page = page.run()
     next(b for b in page.button if b.label == "Start training").click().run()
-    wanted = config.from_preset("careful").changed({"rounds": 1})
+    wanted = config.from_preset("paper-code", "laptop-finetune").changed({"rounds": 1})
     assert store.runs()[0].config == wanted.as_dict()
 
 
@@ -58,3 +100,49 @@ def test_waiting_runs_are_listed(open_page, store, sets):
     next(b for b in page.button if b.label == "Start training").click().run()
     page = open_page("train")
     assert "number 1 in the queue" in texts(page)
+
+
+def test_the_engine_is_chosen_by_the_machine_and_the_page_says_so(open_page, sets, monkeypatch):
+    assert "2 cores and no GPU were found, so the laptop engine is chosen." in texts(open_page("train"))
+    monkeypatch.setattr(machine, "this_machine", lambda: Machine(16, 128 * GIB, (Gpu("A10G", 24 * GIB),)))
+    page = open_page("train")
+    assert page.selectbox(key="engine").value == "gpu-small"
+    assert "so the gpu-small engine is chosen" in texts(page)
+
+
+def test_an_engine_beyond_the_machine_is_warned_of_and_can_be_started(open_page, sets, store):
+    page = open_page("train")
+    page = page.selectbox(key="engine").set_value("gpu-large").run()
+    assert "meant for a GPU with 40 GiB; no GPU was found" in texts(page)
+    next(b for b in page.button if b.label == "Start training").click().run()
+    assert store.runs()[0].config["base_model"] == "Qwen/Qwen3-8B"
+
+
+def test_the_duration_is_told_before_the_start_and_kept_with_the_run(open_page, store, sets, monkeypatch):
+    monkeypatch.setattr(jobs, "start_dry_run", measured)
+    open_page("train")
+    page = open_page("train")
+    assert "**About 37 s**: seed model 31 s, most of it for reading 70 texts" in texts(page)
+    assert "peak memory 2.0 of 24 GiB" in texts(page)
+    next(b for b in page.button if b.label == "Start training").click().run()
+    assert jobs.estimated(store.runs()[0].id).n_new == 70
+    assert "Estimated before the start: About 37 s" in texts(open_page("watch"))
+
+
+def test_the_estimate_is_on_its_way_and_the_run_can_be_started_meanwhile(open_page, store, sets):
+    page = open_page("train")
+    assert "Trying out a few steps on this machine. You need not wait for it." in texts(page)
+    next(b for b in page.button if b.label == "Start training").click().run()
+    assert jobs.estimated(store.runs()[0].id) is None
+
+
+def test_an_estimate_that_failed_says_why_and_can_be_made_again(open_page, store, sets, monkeypatch):
+    monkeypatch.setattr(
+        jobs, "start_dry_run", lambda key: forecast.write(key, Note("failed", "There is no such model.", {}))
+    )
+    open_page("train")
+    page = open_page("train")
+    assert "There is no such model." in texts(page)
+    monkeypatch.setattr(jobs, "start_dry_run", measured)
+    page = next(b for b in page.button if b.label == "Estimate again").click().run()
+    assert "About 37 s" in texts(page)

@@ -1,8 +1,10 @@
 from fabricate import a_round, end, texts, write_rounds
 
 from ser_backend import jobs
+from ser_backend.checks import as_dicts, check
 from ser_backend.config import RunConfig
 from ser_backend.records import Status
+from ser_backend.run_folder import RunFolder
 
 
 def labels(page):
@@ -59,3 +61,37 @@ def test_retrain_queues_one_more_round(open_page, store, finished):
     page = open_page("watch")
     next(b for b in page.button if b.label == "Retrain").click().run()
     assert [job.rounds for job in store.jobs(run=finished.id)] == [1, 2]
+
+
+def expanders(page):
+    return {found.label: found for found in page.expander}
+
+
+def test_the_doctors_card_says_what_is_wrong_and_what_to_do(open_page, finished):
+    assert not any("Doctor" in label for label in expanders(open_page("watch")))
+    folder = RunFolder.of(finished.id)
+    before = [check("pad-is-not-end", "ok", "Padding is '[PAD]', the end is '[SEP]'.")]
+    folder.write_json("doctor", {"before": as_dicts(before)})
+    page = open_page("watch")
+    assert expanders(page)["Doctor: 1 check, all fine"].icon == ":material/check_circle:"
+    after = [
+        check("rewards-finite", "ok", "All of 8 rewards are finite."),
+        check("special-strings", "warning", "2 of 9 texts hold a special token, for example '<|end|>'."),
+        check("responses-whole", "failed", "3 of 9 texts lose the end of their response."),
+        check("reloads-the-same", "skipped", "There is no memory for a second copy of the model."),
+    ]
+    folder.write_json("doctor", {"before": as_dicts(before), "after": as_dicts(after)})
+    card = expanders(open_page("watch"))["Doctor: 4 checks: 1 failed, 1 warning (1 skipped)"]
+    assert card.icon == ":material/error:"
+    said = [found.value.replace("\\", "") for found in card.markdown]
+    order = ["Before training", "[:material/check_circle: fine]", "After training", "[:material/error: failed]"]
+    order += ["[:material/warning: warning]", "[:material/check_circle: fine]", "[:material/remove: skipped]"]
+    assert len(said) == len(order)
+    assert all(part in line for part, line in zip(order, said, strict=True))
+    assert "'<|end|>'" in said[4]
+    assert [found.value.startswith("What to do: ") for found in card.caption] == [True, True]
+
+
+def test_a_doctors_file_of_another_version_breaks_nothing(open_page, finished):
+    RunFolder.of(finished.id).write_json("doctor", {"later": 3, "after": [{"name": "x", "outcome": "ok"}, "?"]})
+    assert "Doctor: 1 check, all fine" in expanders(open_page("watch"))

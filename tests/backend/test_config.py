@@ -1,15 +1,41 @@
+from collections import Counter
+
 import pytest
 
-from ser_backend.config import DEFAULT_PRESET, PRESETS, RunConfig, describe, from_preset
+from ser_backend.config import DEFAULT_PRESET, ENGINES, PRESETS, SECTIONS, RunConfig, describe, from_preset, number
 from ser_backend.errors import SerError
 
 
 def test_defaults_and_presets_are_valid_and_few_enough_to_read() -> None:
     RunConfig().validate()
     for name in PRESETS:
-        from_preset(name)
+        for engine in ("", *ENGINES):
+            from_preset(name, engine)
     assert DEFAULT_PRESET in PRESETS
-    assert len(describe()) <= 20
+    sections = Counter(entry["section"] for entry in describe().values())
+    assert set(sections) == set(SECTIONS)
+    assert max(sections.values()) <= 12
+
+
+def test_a_preset_and_an_engine_never_set_the_same() -> None:
+    labelling = {name for preset in PRESETS.values() for name in preset.settings}
+    training = {name for engine in ENGINES.values() for name in engine.settings}
+    assert not labelling & training
+    mixed = from_preset("careful", "paper-lora")
+    assert (mixed.train_on, mixed.fit, mixed.learning_rate) == ("cumulative+seed", "lora", 2e-5)
+
+
+def test_an_engine_sets_only_what_means_something_for_its_fit() -> None:
+    for engine in ENGINES.values():
+        for name in engine.settings:
+            fits = describe()[name]["fits"]
+            assert not fits or engine.settings["fit"] in fits
+
+
+def test_numbers_are_written_as_people_write_them() -> None:
+    assert [number(value) for value in (1e-4, 2e-5, 2.0, 0.55, 8, "text")] == [
+        "0.0001", "0.00002", "2", "0.55", "8", "text",
+    ]  # fmt: skip
 
 
 def test_the_published_numbers_are_the_defaults() -> None:
@@ -45,3 +71,5 @@ def test_a_wrong_setting_is_refused_in_words(settings: dict, message: str) -> No
         RunConfig().changed(settings)
     with pytest.raises(SerError, match="There is no preset 'x'"):
         from_preset("x")
+    with pytest.raises(SerError, match="There is no engine 'x'"):
+        from_preset("careful", "x")

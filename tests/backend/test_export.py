@@ -144,8 +144,11 @@ def test_score_gives_rewards_to_pairs_and_to_single_responses(store: Store, run:
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     singles = tmp_path / "singles.csv"
     singles.write_text("prompt,response\n" + f'"{pairs[0]["prompt"]}","{pairs[0]["chosen"]}"\n' + "nothing,\n")
-    assert score_file(out / "reward_model", str(tmp_path / "pairs.jsonl"), tmp_path / "a.jsonl") == (len(pairs), 0)
-    assert score_file(out / "reward_model", str(singles), tmp_path / "b.jsonl") == (1, 1)
+    assert score_file(str(out / "reward_model"), str(tmp_path / "pairs.jsonl"), tmp_path / "a.jsonl")[:2] == (
+        len(pairs),
+        0,
+    )
+    assert score_file(str(out / "reward_model"), str(singles), tmp_path / "b.jsonl")[:2] == (1, 1)
     first = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
     one, bad = (json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines())
     assert first["margin"] == pytest.approx(first["reward_chosen"] - first["reward_rejected"], abs=1e-5)
