@@ -145,6 +145,7 @@ def _on_hub(name: str) -> str:
 @contextmanager
 def in_words(name: str) -> Iterator[None]:
     """What transformers raises while loading `name`, as one sentence."""
+    from huggingface_hub.errors import HTTPError  # of whatever library it reads the network with
     from safetensors import SafetensorError
 
     try:
@@ -159,7 +160,7 @@ def in_words(name: str) -> Iterator[None]:
         raise SerError(
             f"The weights of {name!r} are damaged ({error}). Fetch or export the model again, or choose another."
         ) from None
-    except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, HTTPError, ValueError, KeyError, ImportError, TypeError, RuntimeError, AttributeError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "safetensors" in said and ("file named" in said or "files found" in said):
             said = "it has no weights in safetensors form (pickled weights are not opened)."

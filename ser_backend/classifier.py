@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ser_backend import tokens
-from ser_backend.bases import base_folder, checked_folder, fingerprint_of, in_words, tokenizer_of
+from ser_backend.bases import BUNDLED, base_folder, checked_folder, fingerprint_of, in_words, tokenizer_of
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
 from ser_backend.packed import packed
@@ -386,6 +386,8 @@ def _from_pretrained(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
+    if name != BUNDLED and not Path(folder).is_relative_to(Path(name).expanduser()):
+        model.name_or_path = name  # a hub name, read from its cached copy: an adapter must name the hub's
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info.get("mismatched_keys") or ()}
     random = {*info["missing_keys"], *mismatched}
     body = _below_head(random, model)
@@ -408,12 +410,14 @@ def _give_pad(model: Any, tokenizer: Any) -> list[str]:
     A spare token of the vocabulary where there is one, else one more embedding row. Returns notes.
     """
     notes = []
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    pad, end, fixed = tokenizer.pad_token_id, tokenizer.eos_token_id, _id_before_positions(model)
     if pad is None or pad == end:
         why = "had no padding token" if pad is None else "used its end token as padding"
         taken = {end, tokenizer.bos_token_id, tokenizer.unk_token_id if tokenizer.unk_token_id == end else None}
         spare = [t for t in _spare_tokens(tokenizer) if tokenizer.convert_tokens_to_ids(t) not in taken]
-        if spare:
+        if fixed is not None and (token := tokenizer.convert_ids_to_tokens(fixed)) and fixed != end:
+            tokenizer.pad_token = token
+        elif spare:
             tokenizer.pad_token = spare[0]
         else:
             tokenizer.add_special_tokens({"pad_token": NEW_PAD})
@@ -421,7 +425,7 @@ def _give_pad(model: Any, tokenizer: Any) -> list[str]:
     if tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
-        config.pad_token_id = tokenizer.pad_token_id
+        config.pad_token_id = tokenizer.pad_token_id if fixed is None else fixed
         config.use_cache = False  # keys and values are for writing text; a reward is read once
     return notes
 
@@ -440,9 +444,14 @@ def positions_of(model: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if not positions:
         return None
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm"):
-        positions -= int(config.pad_token_id) + 1
-    return int(positions)
+    before = _id_before_positions(model)
+    return int(positions) - (0 if before is None else before + 1)
+
+
+def _id_before_positions(model: Any) -> int | None:
+    """RoBERTa and MPNet kinds count positions from their padding id + 1, and would from another one when loaded again."""
+    table = next((m for name, m in _inner(model).named_modules() if name.endswith("position_embeddings")), None)
+    return getattr(table, "padding_idx", None)
 
 
 def _within(model: Any, max_length: int, notes: list[str]) -> int:
@@ -526,8 +535,15 @@ def heads_of(model: Any) -> list[Any]:
 
 
 def _keep_head_exact(model: Any) -> None:
-    """Head in float32, also inside a bfloat16 body: bfloat16 moves a reward of .354 by .0006."""
-    for part in heads_of(model):
+    """The head, and whatever else is trained whole beside adapters, in float32, also inside a bfloat16 body.
+
+    bfloat16 moves a reward of .354 by .0006, and small updates of a weight are lost in it.
+    """
+    from torch.nn import ModuleDict
+
+    beside = (getattr(module, "modules_to_save", None) for module in model.modules())
+    also = (part for found in beside if isinstance(found, ModuleDict) for part in found.values())
+    for part in {id(part): part for part in [*heads_of(model), *also]}.values():
         part.float()
         part.forward = partial(_exact, forward=part.forward)  # no closure: a copy of the model must use its own head
 

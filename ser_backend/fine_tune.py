@@ -28,7 +28,7 @@ from ser_backend import home
 from ser_backend.classifier import Classifier, is_out_of_memory
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
-from ser_backend.prefix import CHECKED, Prefix, trusted
+from ser_backend.prefix import Prefix, to_check, trusted
 from ser_backend.tokens import TokenTable, batches
 
 CHECKPOINT_S = 60.0
@@ -119,27 +119,30 @@ def plan_steps(examples: Examples, recipe: Recipe, steps: int | None = None) -> 
     if not len(examples):
         raise SerError("There is no labelled pair to train on; ties do not count. Label some pairs first.")
     room = 2 * recipe.batch_size
-    component = _components(examples)
+    component, sizes = _components(examples)
     found: list[np.ndarray] = []
     epoch = 0
     while len(found) < steps if steps is not None else epoch < math.ceil(recipe.epochs):
         random = np.random.default_rng([recipe.random_seed, epoch])
-        new = _lay_out(examples, component, room, random)
+        new = _lay_out(examples, component, sizes, room, random)
         share = recipe.epochs - epoch
         found += new if steps is not None or share >= 1 else new[: max(1, round(share * len(new)))]
         epoch += 1
     return found[:steps] if steps is not None else found
 
 
-def _components(examples: Examples) -> np.ndarray:
-    """For each pair, the number of its set of pairs connected by shared texts; int64 (n,)."""
+def _components(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """For each pair, the number of its set of pairs connected by shared texts, int64 (n,); for each set, its texts."""
     rows, inverse = np.unique(np.concatenate([examples.preferred, examples.other]), return_inverse=True)
     n = len(examples)
     edges = coo_matrix((np.ones(n, np.int8), (inverse[:n], inverse[n:])), shape=(len(rows), len(rows)))
-    return connected_components(edges, directed=False)[1][inverse[:n]]
+    component = connected_components(edges, directed=False)[1]
+    return component[inverse[:n]], np.bincount(component)
 
 
-def _lay_out(examples: Examples, component: np.ndarray, room: int, random: np.random.Generator) -> list[np.ndarray]:
+def _lay_out(
+    examples: Examples, component: np.ndarray, sizes: np.ndarray, room: int, random: np.random.Generator
+) -> list[np.ndarray]:
     # Within a set too large for one step, pairs with the same first text stand together.
     place = random.permutation(int(max(examples.preferred.max(), examples.other.max())) + 1)
     first, second = place[examples.preferred], place[examples.other]
@@ -148,14 +151,13 @@ def _lay_out(examples: Examples, component: np.ndarray, room: int, random: np.ra
     )
     steps: list[list[int]] = []
     texts: set[int] = set()
-    sizes = np.bincount(component)  # pairs; a set of p pairs has at most p + 1 texts
     before = -1
     for pair in order.tolist():
         ends = {int(examples.preferred[pair]), int(examples.other[pair])}
         begins = component[pair] != before
         before = component[pair]
         # a set that fits into one step is not cut in two
-        needed = len(texts) + sizes[before] + 1 if begins and sizes[before] < room else len(texts | ends)
+        needed = len(texts) + sizes[before] if begins and sizes[before] <= room else len(texts | ends)
         if not steps or needed > room:
             steps.append([])
             texts = set()
@@ -195,7 +197,11 @@ def fine_tune(
                 told.curve.append(tutor.step(told.done))
                 told.done += 1
                 if checkpoint and told.done < told.total and time.monotonic() - written > CHECKPOINT_S:
-                    tutor.write(checkpoint, digest, told.curve)
+                    try:
+                        tutor.write(checkpoint, digest, told.curve)
+                    except (SerError, OSError) as error:  # a full disk: what is trained is worth more
+                        if str(error) not in told.notes:
+                            told.notes.append(str(error))
                     written = time.monotonic()
                 yield told
         except GeneratorExit:
@@ -254,19 +260,21 @@ class _Tutor:
             return
         rows = np.unique(np.concatenate([self.examples.preferred, self.examples.other]))
         kept = self.prefix.kept(
-            self.table, rows, lambda rows: self.model.forward(self.table, rows), self.forward_tokens
+            self.table, rows, lambda rows: self.model.forward(self.table, rows), self.forward_tokens, self.cores
         )
         if kept is None:
             self.notes.append("The frozen layers' output is too large to keep; they are computed anew in every step.")
             return
         import torch
 
+        good = True
         with torch.no_grad():
-            whole = self.model.forward(self.table, rows[:CHECKED])
-            with self.prefix.replaced_by(kept) as stand:
-                stand.show(rows[:CHECKED])
-                short = self.model.forward(self.table, rows[:CHECKED])
-        if trusted(whole, short):
+            for some in to_check(self.lengths, rows):
+                whole = self.model.forward(self.table, some)
+                with self.prefix.replaced_by(kept) as stand:
+                    stand.show(some)
+                    good = good and trusted(whole, self.model.forward(self.table, some))
+        if good:
             self.stand = stack.enter_context(self.prefix.replaced_by(kept))
         else:
             self.notes.append(
@@ -309,12 +317,13 @@ class _Tutor:
                 if not is_out_of_memory(error):
                     raise
                 self._smaller(error)
-        if not math.isfinite(loss):
+        size = torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        if not math.isfinite(loss) or not torch.isfinite(size):
             raise SerError(
-                f"The loss was not finite (NaN or infinity) at step {number + 1} of {len(self.plan)}; nothing of this "
-                f"training was kept. Lower the learning rate (it is {self.recipe.learning_rate:g}), or use precision=float32."
+                f"The loss or its gradient was not finite (NaN or infinity) at step {number + 1} of {len(self.plan)}; nothing "
+                f"of this training was kept. Lower the learning rate (it is {self.recipe.learning_rate:g}), or use "
+                "precision=float32."
             )
-        torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * schedule(number, len(self.plan), self.recipe.warmup)
         self.optimizer.step()
@@ -336,7 +345,7 @@ class _Tutor:
     def _groups(self, pairs: np.ndarray) -> list[np.ndarray]:
         """The step's pairs in sets of like size that are differentiated together: pairs that share a text never fall apart."""
         mine = Examples.of(self.examples.preferred[pairs], self.examples.other[pairs])
-        component = _components(mine)
+        component, _ = _components(mine)
         members = [pairs[component == number] for number in range(component.max() + 1)]
         cost = [int(self.lengths[self._texts(one)].sum()) for one in members]
         n = min(len(cost), -(-sum(cost) // self.graph_tokens))
@@ -396,7 +405,8 @@ class _Tutor:
         import torch
 
         if self.recipe.dropout > 0:  # the same draws whenever this piece is read again: after a resume, or twice
-            torch.manual_seed(hash((self.recipe.random_seed, number, place, part)) & (2**63 - 1))
+            draws = np.random.SeedSequence([self.recipe.random_seed, number, place, part])
+            torch.manual_seed(int(draws.generate_state(1, np.uint64)[0] >> 1))
         if self.stand:
             self.stand.show(rows)
         return self.model.forward(self.table, rows)
@@ -429,7 +439,7 @@ class _Tutor:
                 f"Training {self.model.name!r} does not fit in memory, even one text at a time (up to {longest:,} tokens). "
                 "Lower max_length, use fit=lora, or choose a smaller base model."
             ) from error
-        self.forward_tokens = max(longest, self.forward_tokens // 2)
+        self.forward_tokens = min(self.forward_tokens, max(longest, self.forward_tokens // 2))
         self.graph_tokens = max(longest, self.graph_tokens // 2)
 
     # ---- checkpoints
@@ -448,28 +458,41 @@ class _Tutor:
             save_file(moments, temporary / "optimizer.safetensors")
             facts = {"digest": digest, "forward": self.forward_tokens, "graph": self.graph_tokens, "curve": curve}
             (temporary / "state.json").write_text(json.dumps(facts))
-        for old in sorted(folder.glob("step-[0-9]*"))[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
+        for old in folder.glob("step-[0-9]*"):
+            if old.name != f"step-{len(curve):07d}":  # one of another training may be further on
+                shutil.rmtree(old, ignore_errors=True)
 
     def restore(self, folder: Path, digest: str) -> list[Step]:
         """The curve up to the newest checkpoint of this very training; [] when there is none."""
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         for found in sorted(folder.glob("step-[0-9]*"), reverse=True):
-            facts = json.loads((found / "state.json").read_text())
-            if facts["digest"] != digest:
+            try:
+                facts = json.loads((found / "state.json").read_text())
+                if facts["digest"] != digest:
+                    continue
+                parameters = load_file(found / "parameters.safetensors", self.model.device)
+                moments = load_file(found / "optimizer.safetensors", self.model.device)
+                curve = [Step(*step) for step in facts["curve"]]
+                forward, graph = int(facts["forward"]), int(facts["graph"])
+                if (
+                    parameters.keys() != self.named.keys()
+                    or not {key.partition(" ")[2] for key in moments} <= self.named.keys()
+                ):
+                    raise ValueError("other parameters")
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+                self.notes.append(f"A checkpoint ({found.name}) was damaged and could not be used.")
                 continue
-            parameters = load_file(found / "parameters.safetensors", self.model.device)
-            moments = load_file(found / "optimizer.safetensors", self.model.device)
             with torch.no_grad():
                 for name, parameter in self.named.items():
                     parameter.copy_(parameters[name])
             for key, value in moments.items():
-                kind, name = key.split(" ", 1)
-                self.optimizer.state[self.named[name]][kind] = value.cpu() if kind == "step" else value
-            self.forward_tokens, self.graph_tokens = facts["forward"], facts["graph"]
-            return [Step(*step) for step in facts["curve"]]
+                kind, _, name = key.partition(" ")
+                self.optimizer.state[self.named[name]][kind] = value
+            self.forward_tokens, self.graph_tokens = forward, graph
+            return curve
         return []
 
 
@@ -493,6 +516,8 @@ def schedule(step: int, total: int, warmup: float) -> float:
 def _digest(model: Classifier, table: TokenTable, examples: Examples, recipe: Recipe, plan: list[np.ndarray]) -> str:
     found = hashlib.blake2b(digest_size=16)
     found.update(json.dumps([model.fingerprint, model.precision, model.fit, asdict(recipe)]).encode())
-    for array in (table.ids, table.starts, *(getattr(examples, name) for name in examples.__dataclass_fields__), *plan):
+    ends = np.array([len(step) for step in plan])
+    fields = (getattr(examples, name) for name in examples.__dataclass_fields__)
+    for array in (table.ids, table.starts, *fields, ends, *plan):
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()

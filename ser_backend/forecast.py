@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,13 +25,18 @@ PACE = (
     "heldout_fraction", "max_length", "threads",
 )  # fmt: skip
 PASSED = (0.2, 0.3, 0.35)  # share of the pool kept after round 1, 2, 3: between the sets of benchmarks/RESULTS.md
+VANISHED = (
+    "The dry run was ended from outside, probably for lack of memory; the run would be, too. "
+    "Lower max_length or batch_size, or choose a smaller base model."
+)
 FEW_S = 12.0
+State = Literal["none", "starting", "waiting", "measuring", "ready", "failed"]
+ON_ITS_WAY: tuple[State, ...] = ("starting", "waiting", "measuring")
 KEPT_FILES = 200
-STARTING_S = 20.0  # a process that has not taken its lock by then never will
+STARTING_S = 120.0  # a process that has not taken its lock by then never will
+HAND_OVER_S = 3.0  # between two locks of a process that begins again
 AGAIN_S = 60.0  # a dry run that failed is tried again after so long, when somebody looks
 CLOSE = 0.9  # share of the memory above which a warning is due
-
-State = Literal["none", "waiting", "measuring", "ready", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +266,12 @@ def read(key: str) -> Note:
     age = time.time() - note.at
     if note.state == "failed" and age > AGAIN_S:
         return Note("none")
-    if note.state in ("waiting", "measuring") and not under_way(key) and age > STARTING_S:
-        if note.state == "waiting":
-            return Note("none")
-        return Note("failed", "The dry run was ended from outside, probably for lack of memory; the run would be, too. "
-                    "Lower max_length or batch_size, or choose a smaller base model.", note.asked)  # fmt: skip
+    if (
+        note.state in ON_ITS_WAY
+        and not under_way(key)
+        and age > (HAND_OVER_S if note.state == "measuring" else STARTING_S)
+    ):
+        return replace(note, state="failed", said=VANISHED) if note.state == "measuring" else Note("none")
     if note.measured and note.measured.cache and stamp_of(note.measured.cache) != note.measured.stamp:
         return Note("none")
     return note

@@ -118,6 +118,10 @@ class Estimate:
     said: str  # why it waits or failed; "" otherwise
     found: Forecast | None
 
+    @property
+    def is_on_its_way(self) -> bool:
+        return self.state in forecast.ON_ITS_WAY
+
 
 def estimate(
     store: Store, config: RunConfig, seed: str, pool: str, heldout: str | None = None, again: bool = False
@@ -131,7 +135,7 @@ def estimate(
     if note.state == "none" or (again and note.state == "failed"):
         sets = (found.id if found else None for found in _sets(store, seed, pool, heldout))
         asked = {"config": config.as_dict(), **dict(zip(("seed", "pool", "heldout"), sets, strict=True))}
-        note = Note("measuring", "", asked)
+        note = Note("starting", "", asked)
         forecast.write(key, note)
         start_dry_run(key)
     return Estimate(note.state, note.said, forecast.forecast(note.measured, config) if note.measured else None)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
 from ser_backend.tokens import Rows, TokenTable, batches
 
@@ -19,11 +20,10 @@ EMBEDDINGS = ("embeddings", "embed_tokens", "wte")
 ADDED = ("wpe",)  # position embeddings that a model adds to the word embeddings by itself
 MOST_BYTES = 4 << 30  # of kept output
 TRUST = 1e-4  # largest difference of a reward between the whole model and the shortened one
-CHECKED = 8  # texts it is checked on
 
 
 class _Done(Exception):
-    """The layers wanted have run."""
+    """The layers wanted have run; carries their output."""
 
 
 class Prefix:
@@ -60,9 +60,9 @@ class Prefix:
         return found[:1] + [getattr(self.body, name) for name in ADDED if hasattr(self.body, name)]
 
     def kept(
-        self, table: TokenTable, rows: Rows, forward: Callable[[Rows], Any], budget: int
+        self, table: TokenTable, rows: Rows, forward: Callable[[Rows], Any], budget: int, cores: SideBySide
     ) -> "dict[int, Any] | None":
-        """Output of layer k for each text, float32 tensors (length, hidden) by row; None when it would be too much.
+        """Output of layer k for each text, tensors (length, hidden) by row, as exact as it came; None when too much.
 
         forward: rewards of rows as one batch, by the whole model.
         """
@@ -71,24 +71,26 @@ class Prefix:
         width = self.body.config.get_text_config().hidden_size
         if int(table.lengths[rows].sum()) * width * 4 > MOST_BYTES or not self._embeddings():
             return None
-        found: dict[int, Any] = {}
-        caught: list[Any] = []
+        rows = np.asarray(rows)
+        cut = batches(table.lengths[rows], budget)
 
         def catch(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            caught.append(given[0] if given else named["hidden_states"])
-            raise _Done
+            raise _Done(given[0] if given else named["hidden_states"])
 
+        def read(batch: list[int]) -> list[Any]:
+            try:
+                with torch.no_grad():
+                    forward(rows[batch])
+            except _Done as done:
+                hidden = done.args[0]
+                return [hidden[place, : int(table.lengths[row])].clone() for place, row in enumerate(rows[batch])]
+            return []
+
+        found: dict[int, Any] = {}
         hook = self.layers[self.k].register_forward_pre_hook(catch, with_kwargs=True)
         try:
-            rows = np.asarray(rows)
-            for batch in batches(table.lengths[rows], budget):
-                with torch.no_grad():
-                    try:
-                        forward(rows[batch])
-                    except _Done:
-                        hidden = caught.pop().float()
-                for place, row in enumerate(rows[batch].tolist()):
-                    found[row] = hidden[place, : int(table.lengths[row])].clone()
+            for batch, outputs in zip(cut, cores.map(read, cut), strict=True):
+                found.update(zip(rows[batch].tolist(), outputs, strict=True))
         finally:
             hook.remove()
         return found
@@ -127,11 +129,18 @@ class _Stand:
         class Stand(torch.nn.Module):
             def forward(self, *_: Any, **__: Any) -> Any:
                 if not first:
-                    return 0.0
+                    return torch.zeros(())
                 texts = [stand.kept[row] for row in stand.local.rows]
                 return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
 
         return Stand()
+
+
+def to_check(lengths: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Batches that show whether a shortened model is the same: one with padding, and the longest text, for attention windows
+    are seen by long texts only."""
+    order = rows[np.argsort(lengths[rows], kind="stable")]
+    return [order[[0, -1]], order[[len(order) // 2]]]
 
 
 def trusted(whole: Any, short: Any) -> bool:

@@ -208,7 +208,8 @@ def model_folder(name: str) -> Path:
             f"{name} is not a reward model folder: there is no such folder. Give the reward_model folder that an export wrote, "
             "any model folder with a reward head, or the hub id of such a model."
         )
-    base_folder(name)  # says in words why the hub cannot be had
+    if (copy := base_folder(name)) != name:  # the hub does not answer; says in words where there is no copy either
+        return Path(copy)
     from huggingface_hub import snapshot_download
 
     with in_words(name):

@@ -29,7 +29,7 @@ ALLOWED = {
     "cores": set(),
     "packed": set(),
     "tokens": set(),
-    "prefix": {"tokens"},
+    "prefix": {"cores", "tokens"},
     "classifier": {"bases", "cores", "packed", "tokens"},
     "checks": set(),
     "model_checks": {"checks", "classifier", "tokens"},

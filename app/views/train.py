@@ -201,7 +201,7 @@ def _plan(
         st.markdown("**How long it will take**")
         chosen = RunConfig().changed(settings)
         asked = (chosen, seed.id, pool.id, heldout.id if heldout else None)
-        on_its_way = jobs.estimate(store, *asked).state in ("waiting", "measuring")
+        on_its_way = jobs.estimate(store, *asked).is_on_its_way
         st.fragment(_estimate, run_every=LOOK_S if on_its_way else None)(store, asked, on_its_way)
     return chosen
 
@@ -224,7 +224,7 @@ def _estimate(store: Store, asked: tuple[RunConfig, str, str, str | None], was_o
         else:
             said = estimate.said or "Trying out a few steps on this machine. You need not wait for it."
             st.caption(f":material/hourglass_top: {components.plain(said)}")
-        if was_on_its_way and estimate.state in ("ready", "failed"):
+        if was_on_its_way and not estimate.is_on_its_way:
             st.rerun()  # the whole page once more: no timer
 
 
