@@ -310,7 +310,7 @@ def _steps(model: Any, table: Any, joined: Examples, recipe: Recipe, tried: list
     usual = curve[HEAVY:] or curve[1:] or curve
     tokens = int(table.lengths[_texts_of(mine, np.arange(len(mine)))].sum())
     return Pace(
-        per_token=sum(step.seconds for step in usual) / sum(step.n_tokens for step in usual),
+        per_token=float(np.median([step.seconds / step.n_tokens for step in usual])),
         step=float(np.median([step.seconds for step in usual])),
         frozen=opening / tokens if recipe.frozen_layers and not recipe.dropout else 0.0,
         kept_tokens=tokens,

@@ -207,7 +207,7 @@ def test_a_dry_run_measures_and_changes_nothing(
     n_texts = len(np.unique(np.concatenate([end[data.pool_open] for end in data.ends("pool")])))
     assert n_texts / 16 <= found.pool.steps < data.pool_open.sum()
     assert found.seed.steps < found.pool.steps
-    assert found.pool.seconds == pytest.approx(found.pool.steps * found.step, rel=0.8)
+    assert found.pool.seconds > found.seed.seconds > 0
 
 
 def test_texts_that_are_all_read_need_no_model(
