@@ -28,6 +28,7 @@ Fit = Literal["lora", "full"]
 HEADS = ("score", "classifier")  # what transformers calls the reward head
 NEW_PAD = "<|pad|>"
 TOKENS_AT_ONCE = {"cpu": 1_024, "cuda": 32_768}  # a batch of scoring, padding included
+FEWEST_TOKENS, BATCHES = 512, 16  # on CPU, few texts in smaller batches, so that no core waits long for the last one
 LORA_ALPHA = 4  # times the rank, as in the paper's code (r = 8, alpha = 32)
 
 
@@ -202,7 +203,8 @@ class Classifier:
         if not len(wanted):
             return
         lengths = table.lengths[wanted]
-        waiting = tokens.batches(lengths, self.budget)
+        fair = max(FEWEST_TOKENS, int(lengths.sum()) // BATCHES)
+        waiting = tokens.batches(lengths, min(self.budget, fair) if self.device == "cpu" else self.budget)
         self.model.eval()
         shortest = wanted[[int(lengths.argmin())]]
 

@@ -28,8 +28,8 @@ from ser_backend import home
 from ser_backend.classifier import Classifier, is_out_of_memory
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
-from ser_backend.prefix import Prefix, to_check, trusted
-from ser_backend.tokens import TokenTable, batches
+from ser_backend.prefix import Prefix
+from ser_backend.tokens import Rows, TokenTable, batches
 
 CHECKPOINT_S = 60.0
 FORWARD_TOKENS = {"cpu": 512, "cuda": 16_384}  # read as one padded batch; small ones need little padding
@@ -259,27 +259,20 @@ class _Tutor:
         if not self.prefix or serial:
             return
         rows = np.unique(np.concatenate([self.examples.preferred, self.examples.other]))
-        kept = self.prefix.kept(
-            self.table, rows, lambda rows: self.model.forward(self.table, rows), self.forward_tokens, self.cores
-        )
-        if kept is None:
-            self.notes.append("The frozen layers' output is too large to keep; they are computed anew in every step.")
-            return
-        import torch
 
-        good = True
-        with torch.no_grad():
-            for some in to_check(self.lengths, rows):
-                whole = self.model.forward(self.table, some)
-                with self.prefix.replaced_by(kept) as stand:
-                    stand.show(some)
-                    good = good and trusted(whole, self.model.forward(self.table, some))
-        if good:
-            self.stand = stack.enter_context(self.prefix.replaced_by(kept))
-        else:
+        def forward(some: Rows) -> Any:
+            return self.model.forward(self.table, some)
+
+        if not self.prefix.can_be_left_out(self.table, rows, forward):
             self.notes.append(
                 "The frozen layers' output could not be kept for this model; they are computed every step."
             )
+            return
+        kept = self.prefix.kept(self.table, rows, forward, self.forward_tokens, self.cores)
+        if kept is None:
+            self.notes.append("The frozen layers' output is too large to keep; they are computed anew in every step.")
+            return
+        self.stand = stack.enter_context(self.prefix.replaced_by(kept))
 
     @contextmanager
     def _short_gradients(self) -> Iterator[None]:

@@ -95,6 +95,23 @@ class Prefix:
             hook.remove()
         return found
 
+    def can_be_left_out(self, table: TokenTable, rows: np.ndarray, forward: Callable[[Rows], Any]) -> bool:
+        """Whether the model gives the same rewards from the kept output on, for one batch: of the longest text, for some
+        kinds look at a text through a window whose width depends on a layer's number, and the shortest, for padding."""
+        import torch
+
+        order = rows[np.argsort(-table.lengths[rows], kind="stable")]
+        some = order[[0, -1]] if len(order) > 1 else order
+        # the very batch, so that coarse numbers are rounded alike
+        kept = self.kept(table, some, forward, 2 * int(table.lengths[some].max()), SideBySide("serial"))
+        if kept is None:
+            return True  # too large even so
+        with torch.no_grad():
+            whole = forward(some)
+            with self.replaced_by(kept) as stand:
+                stand.show(some)
+                return bool((forward(some) - whole).abs().max() <= TRUST)
+
     @contextmanager
     def replaced_by(self, kept: "dict[int, Any]") -> "Iterator[_Stand]":
         """While open, the model begins at layer k, from the kept output of the rows given to stand.show(rows)."""
@@ -134,15 +151,3 @@ class _Stand:
                 return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
 
         return Stand()
-
-
-def to_check(lengths: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-    """Batches that show whether a shortened model is the same: one with padding, and the longest text, for attention windows
-    are seen by long texts only."""
-    order = rows[np.argsort(lengths[rows], kind="stable")]
-    return [order[[0, -1]], order[[len(order) // 2]]]
-
-
-def trusted(whole: Any, short: Any) -> bool:
-    """Whether two tensors of rewards of the same texts agree."""
-    return bool((whole - short).abs().max() <= TRUST)

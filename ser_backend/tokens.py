@@ -102,8 +102,9 @@ def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, end
             front = prompt or text
             if front[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
                 del front[: len(ends.start)]
-            if ends.end and text[-len(ends.end) :] == ends.end:
-                text = text[: -len(ends.end)]
+            back = text or prompt
+            if ends.end and back[-len(ends.end) :] == ends.end:
+                del back[-len(ends.end) :]
             if len(text) > room:
                 cuts.responses += 1
                 text = text[:room]

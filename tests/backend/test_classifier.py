@@ -191,8 +191,10 @@ def test_damaged_weights_are_said(judges: dict[str, str], value: float) -> None:
 # ---- saving and opening
 
 
-@kinds
-@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [*((kind, False) for kind in tiny.KINDS), *((kind, True) for kind in ("bert", "distilbert", "gpt2"))],
+)
 def test_a_saved_model_opens_with_the_same_rewards(
     kind: str, head: bool, bodies: dict[str, str], judges: dict[str, str], tmp_path: Path
 ) -> None:
@@ -205,9 +207,9 @@ def test_a_saved_model_opens_with_the_same_rewards(
         assert (again.fit, again.max_length, again.name) == (fit, 100, base)
         assert rewards(again) == pytest.approx(expected, abs=1e-6)
         assert not again.missing
-        twice = Classifier.open(saved(again, tmp_path / f"{fit}-again"))
-        assert rewards(twice) == pytest.approx(expected, abs=1e-6)
         if fit == "lora":
+            twice = Classifier.open(saved(again, tmp_path / "again"))
+            assert rewards(twice) == pytest.approx(expected, abs=1e-6)
             merged = Classifier.open(saved(model, tmp_path / "merged", merged=True))
             assert merged.fit == "full"
             assert rewards(merged) == pytest.approx(expected, abs=2e-5)
@@ -382,8 +384,9 @@ def test_positions_that_begin_after_the_padding_id_are_counted(tmp_path: Path) -
 # ---- number formats
 
 
-@kinds
-@pytest.mark.parametrize("fit", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("kind", "fit"), [*((kind, "lora") for kind in tiny.KINDS), ("bert", "full"), ("qwen2", "full")]
+)
 def test_a_coarse_body_keeps_an_exact_head(kind: str, fit: Any, bodies: dict[str, str]) -> None:
     fine = Classifier.load(bodies[kind], fit=fit, lora_rank=2)
     coarse = Classifier.load(bodies[kind], fit=fit, lora_rank=2, precision="bfloat16")

@@ -105,8 +105,7 @@ def run(training: Any) -> Trained:
 RECIPE = Recipe(smoothing=0.15, centring=0.05, weight_decay=0.0, batch_size=20)
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("kind", "shared"), [*((kind, True) for kind in tiny.KINDS), ("bert", False), ("gpt2", False)])
 def test_the_gradient_is_that_of_the_stated_loss(kind: str, shared: bool, bases: dict[str, str]) -> None:
     model = Classifier.load(bases[kind], max_length=40)
     examples = example_pairs(shared, 12)
@@ -124,7 +123,7 @@ def test_the_gradient_is_that_of_the_stated_loss(kind: str, shared: bool, bases:
         if gradient is None:
             assert name not in found or not found[name].any()
         else:
-            assert found[name] == pytest.approx(gradient.numpy(), rel=1e-3, abs=1e-5 * largest), name
+            assert np.allclose(found[name], gradient.numpy(), rtol=1e-3, atol=1e-5 * largest), name
 
 
 @pytest.mark.parametrize("fit", ["full", "lora"])
@@ -153,7 +152,7 @@ def test_a_step_cut_to_fit_has_the_same_gradient(
             torch.set_num_threads(threads)
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
-            assert found[name] == pytest.approx(gradient, rel=1e-3, abs=1e-5 * largest), (name, forward, graph)
+            assert np.allclose(found[name], gradient, rtol=1e-3, atol=1e-5 * largest), (name, forward, graph)
 
 
 def test_weights_count_in_proportion_and_their_size_does_not(bases: dict[str, str]) -> None:
@@ -363,7 +362,7 @@ def test_out_of_memory_cuts_the_step_and_training_goes_on(
     _, found = gradients_of_step(model, table, examples, RECIPE, pairs)
     largest = max(float(np.abs(g).max()) for g in expected.values())
     for name, gradient in expected.items():
-        assert found[name] == pytest.approx(gradient, rel=1e-3, abs=1e-5 * largest)
+        assert np.allclose(found[name], gradient, rtol=1e-3, atol=1e-5 * largest)
     assert max(tried) > 64
     tried.clear()
     told = run(fine_tune(model, table, examples, replace(RECIPE, batch_size=4)))

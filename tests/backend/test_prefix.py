@@ -24,7 +24,9 @@ TEXTS = [Response(str(i), "what", "clear " * (i % 3 + 1)) for i in range(9)]
 TEXTS += [Response(str(i), "how is it " * (i % 4), tiny.TEXT[i : 30 + 9 * i]) for i in range(9, 24)]
 EXAMPLES = Examples.of(np.arange(12), np.arange(12, 24), margin=0.5)
 RECIPE = Recipe(learning_rate=1e-2, batch_size=12, frozen_layers=2, epochs=1)
-kinds = pytest.mark.parametrize("kind", tiny.KINDS)
+kinds_and_fits = pytest.mark.parametrize(
+    ("kind", "fit"), [*((kind, "full") for kind in tiny.KINDS), *((kind, "lora") for kind in ("bert", "llama", "gpt2"))]
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,8 +72,7 @@ def kept_of(model: Classifier, table: TokenTable, k: int) -> tuple[Prefix, dict[
     return prefix, kept
 
 
-@kinds
-@pytest.mark.parametrize("fit", ["full", "lora"])
+@kinds_and_fits
 def test_rewards_and_gradients_are_the_same_with_kept_output(kind: str, fit: Any, bases: dict[str, str]) -> None:
     model, table = load(bases[kind], fit=fit, lora_rank=2)
     rows = np.arange(len(table))
@@ -99,8 +100,7 @@ def test_rewards_and_gradients_are_the_same_with_kept_output(kind: str, fit: Any
         assert torch.equal(model.forward(table, rows), whole)
 
 
-@kinds
-@pytest.mark.parametrize("fit", ["full", "lora"])
+@kinds_and_fits
 def test_frozen_layers_do_not_move_and_the_others_do(kind: str, fit: Any, bases: dict[str, str]) -> None:
     model, table = load(bases[kind], fit=fit, lora_rank=2)
     before, shape_before = state(model), shape(model)
@@ -197,8 +197,7 @@ def test_a_model_is_whole_again_after_trouble(bases: dict[str, str], monkeypatch
         prefix.kept(table, np.arange(8), lambda _: 1 / 0, 100, SideBySide("serial"))
     assert whole()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "trusted", lambda *_: 1 / 0)
-        patch.setattr("ser_backend.fine_tune.trusted", lambda *_: 1 / 0)
+        patch.setattr(Prefix, "replaced_by", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             next(fine_tune(model, table, EXAMPLES, RECIPE))
     assert whole()

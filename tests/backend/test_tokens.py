@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ser_backend import tokens
@@ -62,7 +62,7 @@ def as_others_would(kind: str, text: str) -> list[int]:
 
 
 @kinds
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(prompt=plain, text=plain)
 def test_a_text_is_tokenised_as_one_plain_call_would(kind: str, prompt: str, text: str) -> None:
     whole = prompt + "\n\n" + text if prompt else text
@@ -70,8 +70,10 @@ def test_a_text_is_tokenised_as_one_plain_call_would(kind: str, prompt: str, tex
 
 
 @kinds
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(prompt=odd, text=odd)
+@example(prompt="[SEP]</s><|im_end|><|endoftext|>", text="")
+@example(prompt="[CLS]", text="[SEP]")
 def test_special_tokens_in_a_text_stay_but_start_and_end_are_not_doubled(kind: str, prompt: str, text: str) -> None:
     whole = as_others_would(kind, prompt + "\n\n" + text if prompt else text)
     start, end = ENDS[kind].start, ENDS[kind].end
@@ -121,7 +123,7 @@ def test_a_tokeniser_that_sets_its_own_end_is_left_to_it() -> None:
 
 
 @kinds
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(prompt=plain, text=plain, max_length=st.integers(6, 60))
 def test_an_over_long_text_loses_prompt_from_the_left_then_the_end_of_the_response(
     kind: str, prompt: str, text: str, max_length: int
