@@ -112,6 +112,11 @@ def prepare(seed: PairSet, pool: PairSet, heldout: PairSet | None, config: RunCo
             "group are alike, so the accuracy is less certain than its interval says; the difference to the control allows "
             "for it."
         )
+    if config.fit != "head" and config.gate == "on":
+        notes.append(
+            "About a fifth of the human labels, in whole prompt groups, is kept out of training and judges the rounds "
+            "(gate=on)."
+        )
     is_open = np.ones(pool.n_pairs, bool)
     in_seed = np.isin(pool.pair_keys, seed.pair_keys)
     in_heldout = np.isin(pool.pair_keys, measure.pair_keys[heldout_rows])

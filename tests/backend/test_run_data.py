@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,9 @@ def test_responses_are_found_whichever_set_they_come_from(made) -> None:
     assert [r.id.encode() for r in data.responses(some)] == data.response_keys[some].tolist()
     a, _ = data.ends("pool")
     assert data.responses(a[:3]) == [pair.response_a for pair in data.pool.pairs([0, 1, 2])]
+
+
+@pytest.mark.parametrize(("fit", "gate", "told"), [("full", "on", True), ("full", "off", False), ("head", "on", False)])
+def test_labels_that_judge_instead_of_training_are_told_of(data_of, config: RunConfig, fit, gate, told) -> None:
+    notes = data_of(replace(config, fit=fit, gate=gate)).notes
+    assert any("kept out of training" in note for note in notes) == told
