@@ -173,21 +173,12 @@ def _tuned(config: RunConfig, data: RunData, tell: Tell) -> Measured:
 
     from ser_backend.classifier import Classifier
     from ser_backend.learners import examination
-    from ser_backend.learners.tuned import peak_memory, recipe_of
+    from ser_backend.learners.tuned import base_of, peak_memory, recipe_of
     from ser_backend.model_checks import examine_model
 
     def loaded() -> tuple[Classifier, float]:
         started = time.perf_counter()
-        model = Classifier.load(
-            config.base_model,
-            max_length=config.max_length,
-            fit="lora" if config.fit == "lora" else "full",
-            lora_rank=config.lora_rank,
-            lora_dropout=config.dropout,
-            precision=config.precision,
-            threads=config.threads,
-            random_seed=config.random_seed,
-        )
+        model = base_of(config)
         return model, time.perf_counter() - started
 
     model, first_load = loaded()

@@ -44,8 +44,7 @@ RECENT = 20  # steps whose mean loss and accuracy are told
 class TunedModel:
     """A finished stage: a saved model and its rewards."""
 
-    folder: Path  # of the run
-    name: str  # below models/
+    name: str  # of its folder below models/
     reward: np.ndarray  # float32, one per text
     stage: dict[str, Any]
 
@@ -70,7 +69,7 @@ class TunedLearner:
     # ---- texts
 
     def prepare(self) -> Generator[Progress, None, None]:
-        model = self._base()
+        model = base_of(self.config)
         fingerprint = model.fingerprint
         before = self.folder.json("encoder")
         if before and before["fingerprint"] != fingerprint:
@@ -125,7 +124,7 @@ class TunedLearner:
     # ---- the learner's face
 
     def seed(self, human: Labels, folds: np.ndarray) -> Generator[Progress, None, TunedModel]:
-        return self._stage(0, "student", None, self._kept_apart(human, folds), None)
+        return self._stage(0, "student", None, self._without_judges(human, folds), None)
 
     def student(
         self, index: int, start: Any, labels: Sequence[Labels | None], human: Labels, folds: np.ndarray, fresh: bool
@@ -139,7 +138,7 @@ class TunedLearner:
         self, index: int, before: Any, student: Any, human: Labels, folds: np.ndarray, fresh: bool
     ) -> Generator[Progress, None, TunedModel]:
         start = before if self.config.init == "warm" else None
-        return self._stage(index, "control", start, self._kept_apart(human, folds), student.stage["steps"])
+        return self._stage(index, "control", start, self._without_judges(human, folds), student.stage["steps"])
 
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> TunedModel:
         found = arrays[name].tobytes().decode()
@@ -150,7 +149,7 @@ class TunedLearner:
             raise SerError(
                 f"The model {found} of this run is missing or damaged ({error}). Start a new run, or put its folder back."
             ) from None
-        return TunedModel(self.folder.path, found, rewards, stage)
+        return TunedModel(found, rewards, stage)
 
     def forget(self, keep: Sequence[Any]) -> None:
         names = {model.name for model in keep}
@@ -169,7 +168,7 @@ class TunedLearner:
 
     # ---- one stage: train, save, reward every text
 
-    def _kept_apart(self, human: Labels, folds: np.ndarray) -> Labels:
+    def _without_judges(self, human: Labels, folds: np.ndarray) -> Labels:
         mine = human.where(folds != self.folds[0])
         if not len(mine):
             raise SerError(
@@ -191,7 +190,6 @@ class TunedLearner:
         if done.get("key") != key:
             model = self._started(start)
             trained = None
-            started = time.perf_counter()
             training = fine_tune(
                 model, self.table, examples, self.recipe, steps=plan, checkpoint=self.models / "unfinished"
             )
@@ -210,10 +208,8 @@ class TunedLearner:
             done = {
                 "key": key,
                 "steps": len(plan),
-                "pairs": len(examples),
                 "loss": _thinned([step.loss for step in trained.curve]),
                 "train_seconds": round(trained.seconds, 3),
-                "wall_seconds": round(time.perf_counter() - started, 3),
                 "notes": trained.notes,
             }
             with home.atomic_folder(path) as temporary:
@@ -226,7 +222,7 @@ class TunedLearner:
             yield from self._reward(model, path, done, telling, labels)
             done = _read_stage(path)
         rewards = np.load(path / "rewards.npy", allow_pickle=False)
-        return TunedModel(self.folder.path, name, rewards, done)
+        return TunedModel(name, rewards, done)
 
     def _reward(
         self, model: Classifier, path: Path, done: dict[str, Any], telling: dict[str, Any], labels: Labels
@@ -258,27 +254,28 @@ class TunedLearner:
             found.update(array.tobytes())
         return found.hexdigest()
 
-    def _base(self) -> Classifier:
-        config = self.config
-        return Classifier.load(
-            config.base_model,
-            max_length=config.max_length,
-            fit="lora" if config.fit == "lora" else "full",
-            lora_rank=config.lora_rank,
-            lora_dropout=config.dropout,
-            precision=config.precision,
-            threads=config.threads,
-            random_seed=config.random_seed,
-        )
-
     def _started(self, start: TunedModel | None) -> Classifier:
         found, self.base = self.base, None
         if start:
             return self._opened(self.models / start.name)
-        return found or self._base()
+        return found or base_of(self.config)
 
     def _opened(self, path: Path) -> Classifier:
         return Classifier.open(path, precision=self.config.precision, threads=self.config.threads, trainable=True)
+
+
+def base_of(config: RunConfig) -> Classifier:
+    """The base model as a run begins with it. Raises SerError."""
+    return Classifier.load(
+        config.base_model,
+        max_length=config.max_length,
+        fit="lora" if config.fit == "lora" else "full",
+        lora_rank=config.lora_rank,
+        lora_dropout=config.dropout,
+        precision=config.precision,
+        threads=config.threads,
+        random_seed=config.random_seed,
+    )
 
 
 def recipe_of(config: RunConfig) -> Recipe:

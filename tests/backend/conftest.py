@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,17 @@ from ser_backend.store import Store
 GOOD = ["clear", "exact", "kind", "warm", "helpful", "step", "detail", "reason", "answer", "care"]
 BAD = ["vague", "rude", "off", "cold", "random", "lazy", "guess", "mess", "wrong", "dull"]
 PLAIN = ["the", "a", "of", "to", "and", "in", "is", "it", "on", "for", "with", "as", "at", "by", "from"]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """So little work is slower on several."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
