@@ -10,6 +10,7 @@ import state
 import streamlit as st
 
 from ser_backend import pairs
+from ser_backend.alarms import Alarm
 from ser_backend.checks import WORST_FIRST, Check, in_words, worst
 from ser_backend.errors import SerError
 from ser_backend.records import ACTIVE, Dataset, Interval, Problem, Round, Run, Status
@@ -37,6 +38,7 @@ OUTCOMES = {
     "skipped": ("skipped", ":material/remove:", "gray"),
 }
 TABLE_ROWS = 100
+MOST_ALARMS = 3  # more are folded
 
 STYLE = """<style>
 .stMainBlockContainer { max-width: 1240px; padding-top: 4rem; padding-bottom: 3rem; }
@@ -212,6 +214,22 @@ def doctor_card(parts: Sequence[tuple[str, Sequence[Check]]]) -> None:
                 st.markdown(f"{badge} **{plain(check.title)}** {plain(check.found)}")
                 if check.remedy:
                     st.caption(f"What to do: {plain(check.remedy)}")
+
+
+def alarm_list(found: Sequence[Alarm]) -> None:
+    """One line an alarm, folded when they are many; nothing where there is none."""
+    if not found:
+        return
+    lines = [f":orange[:material/warning:] {plain(alarm.sentence)}" for alarm in found]
+    folded = len(found) > MOST_ALARMS
+    place = (
+        st.expander(f"{count(len(found), 'alarm')}: look before you go on", icon=":material/warning:")
+        if folded
+        else st.container(border=True, gap="small")
+    )
+    with place:
+        for line in lines:
+            st.markdown(line)
 
 
 # ---- facts in words

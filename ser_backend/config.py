@@ -28,9 +28,11 @@ def _setting(
     low: float = 0,
     high: float = 0,
     fits: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
 ) -> Any:
-    """fits: values of `fit` for which the setting means something; () = all."""
-    found = {"section": section, "help": help, "among": among, "low": low, "high": high, "fits": fits}
+    """fits, methods: values of `fit` and `method` for which the setting means something; () = all."""
+    found = {"section": section, "help": help, "among": among, "low": low, "high": high}
+    found |= {"fits": fits, "methods": methods}
     return field(default=default, metadata=found)
 
 
@@ -62,7 +64,38 @@ class RunConfig:
         high=1_000,
         fits=TUNED,
     )
-    method: str = _setting(LABELS, "paper", "Self-labelling method: 'paper' is SER as published.", among=("paper",))
+    method: str = _setting(
+        LABELS,
+        "paper",
+        "Who labels, and what is kept. 'calibrated': a teacher that also knows single prompts and responses labels the pool; "
+        "what is kept is certified on people's labels. 'paper': SER as published. For comparison: 'naive' keeps every pair, "
+        "'fixed_confidence' the confident ones, 'adaptive_threshold' those more confident than the mean.",
+        among=("paper", "calibrated", "naive", "fixed_confidence", "adaptive_threshold"),
+    )
+    target_precision: float = _setting(
+        LABELS,
+        0.8,
+        "Share of the kept labels that must be right.",
+        low=0.5,
+        high=0.99,
+        methods=("calibrated",),
+    )
+    risk: float = _setting(
+        LABELS,
+        0.05,
+        "Probability with which fewer of them may be right all the same.",
+        low=0.001,
+        high=0.5,
+        methods=("calibrated",),
+    )
+    min_confidence: float = _setting(
+        LABELS,
+        0.8,
+        "Least confidence, the sigmoid of the reward difference, of a pair that is kept.",
+        low=0.5,
+        high=0.999,
+        methods=("fixed_confidence",),
+    )
     rounds: int = _setting(LABELS, 3, "Self-labelling rounds after the seed model (round 0).", low=0, high=50)
     filter: str = _setting(
         LABELS,
@@ -70,16 +103,32 @@ class RunConfig:
         "Which pairs pass. 'union' (the paper's code): clear or wide pairs. "
         "'staged' (the paper's text): clear pairs while enough pass, then wide pairs.",
         among=("union", "staged"),
+        methods=("paper",),
     )
     tau_high: float = _setting(
-        LABELS, 0.55, "A pair is clear when one response's probability is above this ...", low=0.5, high=1
+        LABELS,
+        0.55,
+        "A pair is clear when one response's probability is above this ...",
+        low=0.5,
+        high=1,
+        methods=("paper",),
     )
-    tau_low: float = _setting(LABELS, 0.45, "... and the other's is below this.", low=0, high=0.5)
+    tau_low: float = _setting(LABELS, 0.45, "... and the other's is below this.", low=0, high=0.5, methods=("paper",))
     tau_delta: float = _setting(
-        LABELS, 0.3, "A pair is wide when the two probabilities differ by more than this.", low=0, high=1
+        LABELS,
+        0.3,
+        "A pair is wide when the two probabilities differ by more than this.",
+        low=0,
+        high=1,
+        methods=("paper",),
     )
     min_kept: float = _setting(
-        LABELS, 0.02, "Smallest share of the pool a round must keep; below it, it stops.", low=0, high=1
+        LABELS,
+        0.02,
+        "Smallest share of the pool a round must keep; below it, it stops.",
+        low=0,
+        high=1,
+        methods=("paper", "fixed_confidence", "adaptive_threshold"),
     )
     train_on: str = _setting(
         LABELS,
@@ -87,6 +136,7 @@ class RunConfig:
         "Self-labels a round trains on: the newly kept, all kept so far, or all kept plus the seed. "
         "Reviews always take part.",
         among=("new", "cumulative", "cumulative+seed"),
+        methods=("paper",),
     )
     init: str = _setting(
         LABELS,
@@ -94,9 +144,14 @@ class RunConfig:
         "'warm' continues from the last model (for a head, its weights are the centre of the L2 penalty); 'fresh' begins "
         "anew in every round.",
         among=("warm", "fresh"),
+        methods=("paper",),
     )
     centre: str = _setting(
-        LABELS, "off", "'on' subtracts the pool's mean reward before the thresholds.", among=("off", "on")
+        LABELS,
+        "off",
+        "'on' subtracts the pool's mean reward before the thresholds.",
+        among=("off", "on"),
+        methods=("paper",),
     )
     thresholds: str = _setting(
         LABELS,
@@ -104,6 +159,7 @@ class RunConfig:
         "'absolute' compares sigmoid(reward) with the thresholds; 'percentile' compares the reward's rank in the pool, "
         "which no shift or scale of the rewards can change.",
         among=("absolute", "percentile"),
+        methods=("paper",),
     )
     gate: str = _setting(
         LABELS,
@@ -184,12 +240,17 @@ class RunConfig:
                 )
         return replace(self, **values).validate()
 
+    def settled(self) -> "RunConfig":
+        """As the run reads it: only the paper's method leaves open what a round trains on and where it begins; all others
+        train afresh on people's labels and the round's own."""
+        return self if self.method == "paper" else replace(self, train_on="cumulative+seed", init="fresh")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """Setting -> {type, default, section, help, among, low, high, fits}, in the order of the docs."""
+    """Setting -> {type, default, section, help, among, low, high, fits, methods}, in the order of the docs."""
     return {
         entry.name: {"type": type(entry.default), "default": entry.default, **entry.metadata}
         for entry in fields(RunConfig)
@@ -205,6 +266,12 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
+    "calibrated": Preset(
+        "Calibrated",
+        "A teacher that also knows single prompts and responses labels the pool; kept is what people's labels certify, with "
+        "the probability stated. It asks people for the pairs that tell most.",
+        {"method": "calibrated"},
+    ),
     "careful": Preset(
         "Careful",
         "Every round trains afresh on all human labels and all self-labels kept so far; pairs pass by the rank of their "
@@ -292,7 +359,7 @@ def markdown_table() -> str:
             f"### {section}",
             about,
             "",
-            "| setting | default | values | for fit | meaning |",
+            "| setting | default | values | for | meaning |",
             "|---|---|---|---|---|",
         ]
         for name, entry in describe().items():
@@ -304,8 +371,8 @@ def markdown_table() -> str:
                 values = "text"
             else:
                 values = f"{number(entry['low'])} to {number(entry['high'])}"
-            fits = ", ".join(entry["fits"]) or "all"
-            lines.append(f"| `{name}` | `{number(entry['default'])}` | {values} | {fits} | {entry['help']} |")
+            meant = ", ".join(f"`{value}`" for value in entry["fits"] + entry["methods"]) or "all"
+            lines.append(f"| `{name}` | `{number(entry['default'])}` | {values} | {meant} | {entry['help']} |")
         lines.append("")
     return "\n".join(lines).strip()
 

@@ -83,8 +83,8 @@ def preferences(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
             yield _row(pair, said == "a", "review", review.round, None, review.annotator)
     for block in _blocks(found.self_rows):
         for row, pair in zip(block, found.pool.pairs(block), strict=True):
-            confidence = float(sigmoid(found.margin[row] * found.self_said[row]))
-            yield _row(pair, found.self_said[row] > 0, "self", int(found.kept_round[row]), confidence, None)
+            said = found.self_said[row]
+            yield _row(pair, said > 0, "self", int(found.kept_round[row]), float(found.confidence[row]), None)
 
 
 def write_preferences(store: Store, run_id: str, path: Path) -> None:
@@ -268,12 +268,20 @@ class Labels:
         measuring[folder.arrays("data", "seed_rows")["seed_rows"]] = False
         self.n_held_out = int((measuring & (self.seed_said != 0)).sum())
         self.seed_said[measuring] = 0
-        arrays = folder.round_arrays(finished[-1], "kept_round", "preferred", "reward_a", "reward_b")
+        certified = run.config.get("method") == "calibrated"
+        keys = ("kept_round", "preferred", "reward_a", "reward_b", *(["confidence"] if certified else []))
+        arrays = folder.round_arrays(finished[-1], *keys)
         self.kept_round, self.self_said = arrays["kept_round"][0], arrays["preferred"][0]
         self.margin = arrays["reward_a"] - arrays["reward_b"]
+        # The teacher's calibrated confidence where there is one, else what the model in use thinks of the label.
+        self.confidence = arrays["confidence"] if certified else sigmoid(self.margin * self.self_said)
         newest = {review.pair: review for review in in_force(store.reviews(run_id)) if review.preferred}
         rows = self.pool.rows_of(list(newest))
         known = {row: review for row, review in zip(rows, newest.values(), strict=True) if row is not None}
+        seed_rows = self.seed.rows_of(list(newest))
+        for row, review in zip(seed_rows, newest.values(), strict=True):
+            if row is not None and review.queue == "seed" and self.seed_said[row]:
+                self.seed_said[row] = {"a": 1, "b": -1, "tie": 0}[review.preferred or "tie"]
         self.review_rows = list(known)
         self.reviewed = {review.pair: (review.preferred, review) for review in known.values()}
         unreviewed = self.kept_round > 0

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ser_backend.choosing import chooser_for
 from ser_backend.config import RunConfig
 from ser_backend.learners import learner_for
 from ser_backend.records import Preferred, Round
@@ -18,6 +19,7 @@ from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
 HumanLabels = Callable[[], Mapping[str, Preferred]]  # reviewed pool pairs: pair id -> what the person said
+Audits = Callable[[], Mapping[str, bool]]  # self-labels checked at random: pair id -> did the person agree
 
 
 class Told(NamedTuple):
@@ -28,22 +30,30 @@ class Told(NamedTuple):
 
 
 def self_evolve(
-    config: RunConfig, data: RunData, folder: RunFolder, human_labels: HumanLabels, n_rounds: int
+    config: RunConfig,
+    data: RunData,
+    folder: RunFolder,
+    human_labels: HumanLabels,
+    n_rounds: int,
+    audits: Audits = dict,
 ) -> Generator[Told, None, None]:
     """Run until `n_rounds` rounds after round 0 are finished in all, or a reason to stop is met.
 
     Resumes after the last finished round in `folder`. Ends with Told("run_finished", payload stopped_because, best_round).
     Raises SerError when something the user can change is in the way.
     """
+    config = config.settled()
     rows = {"seed_rows": data.seed_rows, "heldout_rows": data.heldout_rows, "pool_open": data.pool_open}
     folder.write_arrays("data", rows)
     folder.write_json("data", {"counts": data.counts, "notes": data.notes})
     yield Told("data_prepared", None, {"counts": data.counts, "notes": list(data.notes)})
     learner = learner_for(config, data, folder)
-    with closing(learner.prepare()) as telling:
-        for kind, payload in telling:
-            yield Told(kind, None, payload)
-    rounds = Rounds(config, data, learner)
+    chooser = chooser_for(config, data, folder, learner)
+    for preparing in (learner.prepare(), chooser.prepare()):
+        with closing(preparing) as telling:
+            for kind, payload in telling:
+                yield Told(kind, None, payload)
+    rounds = Rounds(config, data, learner, chooser)
 
     finished = folder.finished()
     state = rounds.restore(folder, finished[-1]) if finished else None
@@ -58,7 +68,7 @@ def self_evolve(
         yield Told("round_started", index, {})
         started = time.perf_counter()
         played: Played | str | None = None
-        with closing(rounds.play(index, state, labels) if state else rounds.play_seed(labels)) as playing:
+        with closing(rounds.play(index, state, labels, audits()) if state else rounds.play_seed(labels)) as playing:
             while played is None:
                 try:
                     kind, payload = next(playing)

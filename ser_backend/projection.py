@@ -17,26 +17,29 @@ from ser_backend.run_folder import RunFolder
 Progress = tuple[str, dict]  # kind and payload of what is told
 
 
-def project(config: RunConfig, data: RunData, folder: RunFolder) -> Generator[Progress, None, np.ndarray]:
+def project(
+    config: RunConfig, data: RunData, folder: RunFolder, prefix: str = ""
+) -> Generator[Progress, None, np.ndarray]:
     """Yield progress; return z, float32 (n responses, k), in the order of data.response_keys.
 
+    prefix: of the names under which the run's folder keeps the encoder and the basis.
     A run that goes on, its features all in the cache, does not load the base model: a retrain starts in a second.
     """
     keys = data.response_keys.tolist()
-    basis = training.Basis(**folder.arrays("basis")) if folder.has("basis") else None
-    cache = _complete_cache(folder, basis, keys) if basis else None
+    basis = training.Basis(**folder.arrays(f"{prefix}basis")) if folder.has(f"{prefix}basis") else None
+    cache = _complete_cache(folder.json(f"{prefix}encoder"), basis, keys) if basis else None
     if cache is None:
         cache, encoder = yield from _encode(config, data, keys)
-        if basis and folder.json("encoder") != encoder:
+        if basis and folder.json(f"{prefix}encoder") != encoder:
             raise SerError(
                 f"The base model {config.base_model!r} is not the one this run began with (its weights, tokeniser or length "
                 "changed). Start a new run, or put the old model back."
             )
-        folder.write_json("encoder", encoder)  # before the basis: the basis is the sign that both are there
+        folder.write_json(f"{prefix}encoder", encoder)  # before the basis: the basis is the sign that both are there
     if basis is None:
         yield ("basis_started", {})
         basis = _find_basis(config, data, cache, keys)
-        folder.write_arrays("basis", {"mean": basis.mean, "directions": basis.directions})
+        folder.write_arrays(f"{prefix}basis", {"mean": basis.mean, "directions": basis.directions})
     projected = np.empty((len(keys), basis.directions.shape[1]), np.float32)
     for begin in range(0, len(keys), training.CHUNK):
         part = slice(begin, begin + training.CHUNK)
@@ -46,9 +49,8 @@ def project(config: RunConfig, data: RunData, folder: RunFolder) -> Generator[Pr
     return projected
 
 
-def _complete_cache(folder: RunFolder, basis: training.Basis, keys: Sequence[bytes]) -> features.FeatureCache | None:
+def _complete_cache(encoder: dict | None, basis: training.Basis, keys: Sequence[bytes]) -> features.FeatureCache | None:
     """The cache this run began with, if it still holds every text."""
-    encoder = folder.json("encoder")
     cache = features.FeatureCache(encoder["fingerprint"], len(basis.mean)) if encoder else None
     return cache if cache and all(key in cache for key in keys) else None
 

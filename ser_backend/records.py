@@ -11,7 +11,7 @@ from typing import Any, Literal
 Role = Literal["seed", "pool", "heldout"]
 ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
 Preferred = Literal["a", "b", "tie"]
-Queue = Literal["learn", "audit"]
+Queue = Literal["learn", "audit", "seed"]
 Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
 
 # kinds of progress events, in words; {of} is "model" or "control"

@@ -1,20 +1,29 @@
 """report.json: what a run did and how well, from the store and the run's folder. Computes nothing new."""
 
 import platform
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ser_backend import __version__
-from ser_backend.records import Round
+from ser_backend.alarms import Alarm, alarms
+from ser_backend.calibration import clopper_pearson
+from ser_backend.records import Interval, Round
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
+from ser_backend.store import in_force as standing
 
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "pandas", "pyarrow", "streamlit")
+NOTHING_SHARED = (
+    "No prompt has two labelled pairs, so the teacher knows nothing that the model does not; self-labels can hardly add "
+    "information here. Reviews can."
+)
 
 
 def report(store: Store, run_id: str) -> dict[str, Any]:
-    """config, versions, seeds, data, rounds[], best_round, stopped_because, warnings[] and the audits so far."""
+    """config, versions, seeds, data, rounds[], best_round, stopped_because, alarms[], warnings[] and the audits so far."""
     from ser_backend.review import Desk  # here, because review needs a finished round and this does not
 
     run = store.run(run_id)
@@ -22,6 +31,7 @@ def report(store: Store, run_id: str) -> dict[str, Any]:
     rounds = list(folder.rounds())
     data = folder.json("data") or {"counts": {}, "notes": []}
     audits = None
+    raised = alarms(rounds, run.config, audited(store, run_id))
     if rounds:
         precision = Desk(store, run_id).precision()
         audits = {
@@ -48,7 +58,8 @@ def report(store: Store, run_id: str) -> dict[str, Any]:
         "best_round": rounds[-1].details["model_round"] if rounds else None,
         "stopped_because": run.stopped_because,
         "audits": audits,
-        "warnings": warnings(rounds, data["notes"]),
+        "alarms": [asdict(alarm) for alarm in raised],
+        "warnings": warnings(rounds, data["notes"], raised),
     }
 
 
@@ -56,13 +67,63 @@ def write_report(store: Store, run_id: str) -> None:
     RunFolder.of(run_id).write_json("report", report(store, run_id))
 
 
-def warnings(rounds: list[Round], notes: list[str]) -> list[str]:
-    """Sentences a user must not miss: what the data allowed, what was rolled back, and whether self-labels paid."""
+def warnings(rounds: list[Round], notes: list[str], raised: Sequence[Alarm] = ()) -> list[str]:
+    """Sentences a user must not miss: what the data allowed, what was rolled back, what looks wrong, and whether self-labels
+    paid."""
     found = list(notes)
+    if rounds and shares_nothing(rounds[-1]):
+        found.append(NOTHING_SHARED)
     found += [f"Round {r.index} was {r.why}." for r in rounds if r.promoted != "new"]
+    found += [alarm.sentence for alarm in raised]
     if outcome := verdict(rounds):
         found.append(outcome)
     return found
+
+
+def audited(store: Store, run_id: str) -> dict[int, Interval]:
+    """Round -> share of the self-labels it kept that people agree with, of those checked at random; exact 95 % interval."""
+    right: Counter[int] = Counter()
+    judged: Counter[int] = Counter()
+    for review in standing(store.reviews(run_id)):
+        if review.queue == "audit" and review.self_label and review.preferred in ("a", "b"):
+            judged[review.round] += 1
+            right[review.round] += review.preferred == review.self_label
+    return {index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())}
+
+
+def shares_nothing(round_: Round) -> bool:
+    """Whether each of people's labels speaks about no pair but its own beyond what the features say."""
+    return round_.details.get("shared_prompts") == 0
+
+
+def claim(round_: Round, audits: Interval | None = None) -> str | None:
+    """What a calibrated round claims of the labels it kept, and what people's random checks of them say; None for others."""
+    certificate = round_.details.get("certificate")
+    if not certificate:
+        return None
+    target, sure = f"{100 * certificate['target']:.3g} %", f"{100 * (1 - certificate['delta']):.3g} %"
+    by_audits = round_.details.get("audits") or ""
+    if not round_.n_kept:
+        why = certificate["why"].removeprefix("nothing is kept: ")
+        why = f". {by_audits}" if by_audits else f": {why}."
+        return (
+            f"None of {round_.n_pool:,} open pairs is labelled{why} A larger seed, reviews or a lower "
+            "target_precision can change that."
+        )
+    n, wrong = certificate["calibration_n"], certificate["calibration_wrong"]
+    said = (
+        f"{round_.n_kept:,} of {round_.n_pool:,} open pairs are labelled; with {sure} confidence at least {target} of these "
+        f"labels are right (judged on {n:,} of the seed's labels that the teacher did not see and was as sure of: it got "
+        f"{n - wrong:,} of them right)."
+    )
+    if by_audits:
+        said += f" {by_audits}"
+    if not audits or not audits.n:
+        return f"{said} Of this round's labels none is audited yet."
+    got = f"{round(audits.value * audits.n):,} of {audits.n:,} right"
+    return (
+        f"{said} Audited so far: {got}, {100 * audits.value:.1f} % ({100 * audits.low:.1f} to {100 * audits.high:.1f})."
+    )
 
 
 def verdict(rounds: list[Round]) -> str | None:

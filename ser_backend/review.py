@@ -1,10 +1,12 @@
 """Which pairs a person should see next, their answers, and what the answers say about the self-labels.
 
-Two queues. Learn: pairs without a self-label in force, the least sure (smallest |margin|) first. Audit: the self-labels in
-force, in an order fixed by a hash. Whoever answers always gets the first pair of that order that is open, so the answered
-beginning of it is a uniform sample of all of them, also after a round has added more; only that beginning enters the
-estimate of precision. Answers are blind: nothing of the model is shown before the vote. Each answer is committed before the
-next pair is chosen.
+Learn: pairs without a self-label in force, the least sure (smallest |margin|) first. Audit: the self-labels in force, in an
+order fixed by a hash. Mixed, where a round left lists of pairs by reason (acquisition.py): so much of each as the mix says,
+audits among them. Seed: labels of the seed, the most suspicious first (seed_audit.py).
+
+Whoever answers audits always gets the first pair of that order that is open, so the answered beginning of it is a uniform
+sample of all of them, also after a round has added more; only that beginning enters the estimate of precision. Answers are
+blind: nothing of the model is shown before the vote. Each answer is committed before the next pair is chosen.
 """
 
 import hashlib
@@ -24,6 +26,18 @@ from ser_backend.records import Interval, Pair, Preferred, Queue, Response, Revi
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
+Asked = Queue | Literal["mixed"]
+Mix = Mapping[str, float]  # source of pairs -> share; shares need not add up to 1
+MIX: Mix = {"audit": 0.4, "informative": 0.25, "unsure": 0.25, "suspect": 0.1}
+WHY = {
+    "audit": "a random check of the self-labels",
+    "informative": "its answer settles most about other pairs",
+    "unsure": "one of the half that the teacher is less sure of",
+    "suspect": "the student contradicts the label it was given",
+    "learn": "the model can hardly tell the two apart",
+    "seed": "a model that did not see this label is surest that it is wrong",
+}
+QUEUE_OF: Mapping[str, Queue] = {"audit": "audit", "seed": "seed"}  # source -> the queue an answer is filed under
 FASTEST_S = 0.3  # answers sooner than this after the pair was shown come from a held key, not from reading
 
 
@@ -35,11 +49,13 @@ class Presentation:
     run: str
     annotator: str
     queue: Queue
+    asked: Asked  # the queue it was asked for from
+    why: str  # this pair, in words; says nothing of the model's choice
     pair: Pair
     left_is: Literal["a", "b"]
     round: int
     margin: float
-    self_label: Literal["a", "b"] | None
+    self_label: Literal["a", "b"] | None  # the label the pair has: kept by the run, or the seed's
     shown_at: float
 
     @property
@@ -86,10 +102,12 @@ class Desk:
                 "Wait for its seed model (round 0)."
             )
         self.round = finished[-1]
-        self.pool = PairSet.open(self.run.pool)
-        arrays = folder.round_arrays(self.round, "reward_a", "reward_b", "kept_round", "preferred", "human")
+        self.pool, self.seed = PairSet.open(self.run.pool), PairSet.open(self.run.seed)
+        self.seed_said = self.seed.preferred()
+        arrays = folder.round_arrays(self.round)  # all: which lists of pairs there are depends on the method
         self.margin = arrays["reward_a"] - arrays["reward_b"]
         self.used = arrays["human"]
+        self.details = list(folder.rounds())[-1].details
         self.kept_in, self.self_label = arrays["kept_round"][0].copy(), arrays["preferred"][0].copy()
         # An audited pair has a human label since; it stays in the population its answer speaks about, as long as labels of
         # the round that kept it are in force. A pair answered in the other queue is no self-label any more.
@@ -100,58 +118,92 @@ class Desk:
                 self.kept_in[row] = 0
             elif row is not None and review.self_label and review.round in in_use:
                 self.kept_in[row], self.self_label[row] = review.round, 1 if review.self_label == "a" else -1
-        is_open = folder.arrays("data", "pool_open")["pool_open"]
+        is_open = self.is_open = folder.arrays("data", "pool_open")["pool_open"]
         learn = np.flatnonzero(is_open & (self.kept_in == 0))
-        self._order: dict[Queue, np.ndarray] = {
+        self._order: dict[str, np.ndarray] = {
             "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
             "audit": _hash_order(np.flatnonzero(self.kept_in > 0), self.pool.pair_keys, run_id),
         }
-        self._place: dict[Queue, np.ndarray] = {}  # pool row -> place in the queue's order, -1 where it is not in it
-        for queue, order in self._order.items():
-            self._place[queue] = np.full(self.pool.n_pairs, -1, np.int64)
-            self._place[queue][order] = np.arange(len(order))
+        for name in MIX:
+            if f"queue_{name}" in arrays:
+                rows = arrays[f"queue_{name}"]
+                self._order[name] = rows[is_open[rows]]
+        self._order["seed"] = arrays.get("queue_seed", np.empty(0, np.int64))  # rows of the seed set
+        self.corrected = arrays.get("corrected")
+        self._place: dict[
+            str, np.ndarray
+        ] = {}  # row of its set -> place in the queue's order, -1 where it is not in it
+        for name, order in self._order.items():
+            self._place[name] = np.full(self._set(name).n_pairs, -1, np.int64)
+            self._place[name][order] = np.arange(len(order))
+
+    def _set(self, queue: str) -> PairSet:
+        return self.seed if queue == "seed" else self.pool
 
     @property
     def n_kept(self) -> int:
         return len(self._order["audit"])
 
-    def size(self, queue: Queue) -> int:
+    @property
+    def mixes(self) -> bool:
+        """Whether the round left lists of pairs by reason."""
+        return "informative" in self._order
+
+    def size(self, queue: str) -> int:
         return len(self._order[queue])
 
-    def answered(self, queue: Queue) -> int:
+    def answered(self, queue: str) -> int:
         """How many pairs of the queue have an answer (skips are none)."""
         return len(self._by_place(queue, [r for r in self._standing() if r.verdict != "skip"]))
 
     def _standing(self) -> list[Review]:
         return in_force(self.store.reviews(self.run.id))
 
-    def _by_place(self, queue: Queue, reviews: Sequence[Review]) -> dict[int, Review]:
+    def _by_place(self, queue: str, reviews: Sequence[Review]) -> dict[int, Review]:
         """Place in the queue -> its newest review. Costs what the reviews are many, not the pool."""
-        rows = self.pool.rows_of([review.pair for review in reviews])
+        reviews = [review for review in reviews if (review.queue == "seed") == (queue == "seed")]
+        rows = self._set(queue).rows_of([review.pair for review in reviews])
         places = (-1 if row is None else int(self._place[queue][row]) for row in rows)
         return {place: review for place, review in zip(places, reviews, strict=True) if place >= 0}
 
-    def next(self, annotator: str, queue: Queue) -> Presentation | None:
-        """The first pair of the queue that nobody has answered and this person has not skipped; None at its end."""
+    def next(self, annotator: str, asked: Asked, mix: Mix = MIX) -> Presentation | None:
+        """The first pair of the queue that nobody has answered and this person has not skipped; None at its end. Mixed: of the
+        source that is furthest behind its share of the answers; one at its end is passed over."""
         mine = [r for r in self._standing() if r.verdict != "skip" or r.annotator == annotator]
-        first = _first_gap(self._by_place(queue, mine))
-        return self._present(int(self._order[queue][first]), annotator, queue) if first < self.size(queue) else None
+        names: Sequence[str] = [asked]
+        if asked == "mixed":
+            sources = [name for name in mix if mix[name] > 0 and name in self._order]
+            done = {name: len(self._by_place(name, [r for r in mine if r.verdict != "skip"])) for name in sources}
+            wanted = {name: mix[name] / sum(mix[n] for n in sources) * (sum(done.values()) + 1) for name in sources}
+            names = sorted(sources, key=lambda name: done[name] - wanted[name])
+        for name in names:
+            first = _first_gap(self._by_place(name, mine))
+            if first < self.size(name):
+                return self._present(int(self._order[name][first]), annotator, name, asked)
+        return None
 
-    def _present(self, row: int, annotator: str, queue: Queue) -> Presentation:
-        pair = self.pool.pairs([row])[0]
+    def _present(self, row: int, annotator: str, source: str, asked: Asked) -> Presentation:
+        pair = self._set(source).pairs([row])[0]
         digest = hashlib.blake2b(f"{self.run.id}/{pair.id}/{annotator}".encode(), digest_size=1).digest()
         audited: Literal["a", "b"] | None = None
-        if self.kept_in[row]:
-            audited = "a" if self.self_label[row] > 0 else "b"
+        kept_in, margin, queue = self.round, 0.0, QUEUE_OF.get(source, "learn")
+        if source == "seed":
+            audited = "a" if self.seed_said[row] > 0 else "b"
+        else:
+            kept_in, margin = int(self.kept_in[row] or self.round), float(self.margin[row])
+            if self.kept_in[row]:
+                audited = "a" if self.self_label[row] > 0 else "b"
         return Presentation(
             token=secrets.token_hex(8),
             run=self.run.id,
             annotator=annotator,
             queue=queue,
+            asked=asked,
+            why=WHY[source],
             pair=pair,
             left_is="a" if digest[0] & 1 else "b",
-            round=int(self.kept_in[row] or self.round),
-            margin=float(self.margin[row]),
+            round=kept_in,
+            margin=margin,
             self_label=audited,
             shown_at=time.time(),
         )
@@ -181,17 +233,28 @@ class Desk:
     def pending(self) -> Pending:
         """What "retrain now" would add to what the last round knew."""
         answers = human_labels(self.store, self.run.id)
-        rows = self.pool.rows_of(list(answers))
-        now = np.zeros(self.pool.n_pairs, np.int8)
-        for row, said in zip(rows, answers.values(), strict=True):
-            if row is not None:
-                now[row] = {"a": 1, "b": -1, "tie": 2}[said]
-        new = (now != 0) & (now != self.used)
+        now = np.where(self.is_open, self._said(self.pool, answers), np.int8(0))
+        if self.corrected is not None:
+            rows = RunFolder.of(self.run.id).arrays("data", "seed_rows")["seed_rows"]
+            seed_now = self._said(self.seed, answers)[rows]
+            now, self_used = np.concatenate([now, seed_now]), np.concatenate([self.used, self.corrected])
+        else:
+            self_used = self.used
+        new = (now != 0) & (now != self_used)
         return Pending(
             decided=int((new & (now != 2)).sum()),
             ties=int((new & (now == 2)).sum()),
-            withdrawn=int(((now == 0) & (self.used != 0)).sum()),
+            withdrawn=int(((now == 0) & (self_used != 0)).sum()),
         )
+
+    @staticmethod
+    def _said(pairs: PairSet, answers: Mapping[str, Preferred]) -> np.ndarray:
+        """int8, one per pair: +1 a, -1 b, 2 tie, 0 no answer."""
+        found = np.zeros(pairs.n_pairs, np.int8)
+        for row, said in zip(pairs.rows_of(list(answers)), answers.values(), strict=True):
+            if row is not None:
+                found[row] = {"a": 1, "b": -1, "tie": 2}[said]
+        return found
 
 
 def vote(store: Store, shown: Presentation, verdict: Verdict, reason: str = "") -> Review:
@@ -242,6 +305,15 @@ def human_labels(store: Store, run_id: str) -> Mapping[str, Preferred]:
         if review.preferred:
             labels[review.pair] = review.preferred
     return labels
+
+
+def audits(store: Store, run_id: str) -> Mapping[str, bool]:
+    """Pairs checked at random -> did the person agree with the self-label; ties and skips say nothing."""
+    return {
+        review.pair: review.preferred == review.self_label
+        for review in in_force(store.reviews(run_id))
+        if review.queue == "audit" and review.self_label and review.preferred in ("a", "b")
+    }
 
 
 def _first_gap(places: Collection[int]) -> int:

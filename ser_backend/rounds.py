@@ -1,9 +1,10 @@
-"""One round: reward the pool, keep what passes, train, measure, and decide which model holds from here on.
+"""One round: choose labels for the pool, train, measure, and decide which model holds from here on.
 
 Every round trains the model and the control (same human labels, no self-labels), each perhaps with arms that leave a fold of
 the human labels out, to be judged by them (learners, gate.py); arm 0 is the model itself. Two models go from round to round:
 the chain, which each round continues, and the force, the newest that the gate let pass. They are the same while every round
-holds up. What a model is, and how it is trained, is the learner's business.
+holds up. What a model is, and how it is trained, is the learner's business; who labels the pool, and what is kept, the
+chooser's.
 """
 
 from collections.abc import Generator, Mapping
@@ -12,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ser_backend import gate, metrics, self_label, training
+from ser_backend import acquisition, alarms, calibration, gate, metrics, seed_audit, self_label
+from ser_backend.choosing import Choice, Chooser, Told
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.learners import Labels, Learner, Model, Progress
+from ser_backend.people import Human, People, Said, ordered
 from ser_backend.records import Preferred, Round
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
-SIGN = {"a": 1, "b": -1, "tie": 2}
 MOST_FAILED = 2  # rounds in a row that the gate may roll back before the run ends
 PICTURE_POINTS = 2_000
 PICTURE_BINS = 60
@@ -33,6 +35,9 @@ class Arms:
     model: Model
     kept_round: np.ndarray  # int16: the round that kept the self-label, 0 = none
     preferred: np.ndarray  # int8: the kept self-label, +1 a, -1 b
+    confidence: (
+        np.ndarray
+    )  # float32 (n_pool,): of arm 0's label, kept or not, that it is right; nan where there is none
     round: int  # that trained this model
     is_control: bool = False
 
@@ -44,6 +49,7 @@ class Arms:
         return self.model.arrays(f"{prefix}weights") | {
             f"{prefix}kept_round": self.kept_round,
             f"{prefix}preferred": self.preferred,
+            f"{prefix}confidence": self.confidence,
             f"{prefix}made_in": np.array([self.round, self.is_control]),
         }
 
@@ -51,7 +57,11 @@ class Arms:
     def of(cls, arrays: Mapping[str, np.ndarray], prefix: str, learner: Learner) -> "Arms":
         made_in, is_control = arrays[f"{prefix}made_in"].tolist()
         kept_round, preferred = (arrays[prefix + name] for name in ("kept_round", "preferred"))
-        return cls(learner.model(arrays, f"{prefix}weights"), kept_round, preferred, made_in, bool(is_control))
+        nothing = np.full(kept_round.shape[1], np.nan, np.float32)  # runs of earlier versions keep none
+        confidence = arrays.get(f"{prefix}confidence", nothing)
+        return cls(
+            learner.model(arrays, f"{prefix}weights"), kept_round, preferred, confidence, made_in, bool(is_control)
+        )
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,14 @@ class State:
     chain: Arms
     force: Arms
     control: Model
-    human: np.ndarray  # int8 (n_pool,): reviewed +1 a, -1 b, 2 tie, 0 not reviewed
+    said: Said
     failed: int  # rounds in a row that were rolled back
     last_words: str = ""  # why the run ends here unless people give new answers; "" when it goes on
 
     def arrays(self) -> dict[str, np.ndarray]:
         rest = {
-            "human": self.human,
+            "human": self.said.pool,
+            "corrected": self.said.seed,
             "failed": np.array([self.failed]),
             "last_words": np.frombuffer(self.last_words.encode(), np.uint8),
         }
@@ -82,35 +93,13 @@ class Played:
     picture: dict[str, Any] | None
 
 
-@dataclass(frozen=True)
-class Human:
-    """Labels people gave, and the fold that holds each out (n,)."""
-
-    labels: Labels
-    folds: np.ndarray
-    n_reviews: int
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What one arm chose to label in a round."""
-
-    chosen: self_label.Selection
-    is_open: np.ndarray
-    reward_a: np.ndarray
-    reward_b: np.ndarray
-
-
 class Rounds:
-    """What stays the same during a run: the learner, rows of texts, labels of seed and held-out pairs."""
+    """What stays the same during a run: learner and chooser, rows of texts, labels of seed and held-out pairs."""
 
-    def __init__(self, config: RunConfig, data: RunData, learner: Learner) -> None:
-        self.config, self.data, self.learner = config, data, learner
+    def __init__(self, config: RunConfig, data: RunData, learner: Learner, chooser: Chooser) -> None:
+        self.config, self.data, self.learner, self.chooser = config, data, learner, chooser
         self.pool_a, self.pool_b = data.ends("pool")
-        a, b = data.ends("seed")
-        rows = data.seed_rows
-        self.seed_labels = _ordered(a[rows], b[rows], data.seed.preferred()[rows] > 0)
-        self.seed_groups = data.seed.group_keys[rows]
+        self.people = People(data)
         a, b = data.ends("heldout")
         rows = data.heldout_rows
         self.heldout_a, self.heldout_b = a[rows], b[rows]
@@ -119,12 +108,12 @@ class Rounds:
 
     def play_seed(self, labels: Mapping[str, Preferred]) -> Generator[Progress, None, Played]:
         """Round 0: people's labels only."""
-        answers = self.read_human(labels)
-        human = self._human(answers)
+        said = self.people.read(labels)
+        answers, human = said.pool, self.people.human(said)
         model = yield from self.learner.seed(human.labels, human.folds)
         nothing = np.zeros((len(self.learner.folds), self.data.pool.n_pairs), np.int16)
-        seed = Arms(model, nothing, nothing.astype(np.int8), 0)
-        state = State(seed, seed, model, answers, 0)
+        seed = Arms(model, nothing, nothing.astype(np.int8), self._no_confidence(), 0)
+        state = State(seed, seed, model, said, 0)
         n_train = int((human.folds != self.learner.folds[0]).sum())
         facts = Round(
             index=0,
@@ -140,42 +129,44 @@ class Rounds:
             details=self._details(state, human, "", model),
             **self._measured(model, model, human),
         )
-        return Played(state, facts, self._arrays(state, model), None)
+        return Played(state, facts, self._arrays(state, model) | {"queue_seed": self._suspects(model, human)[1]}, None)
 
     def play(
-        self, index: int, before: State, labels: Mapping[str, Preferred]
+        self, index: int, before: State, labels: Mapping[str, Preferred], audits: Mapping[str, bool]
     ) -> Generator[Progress, None, Played | str]:
         """One round; a sentence instead, when there is nothing to train on."""
-        answers = self.read_human(labels)
-        human = self._human(answers)
-        fresh = bool((answers != before.human).any())
+        said = self.people.read(labels)
+        answers, human = said.pool, self.people.human(said)
+        fresh = not said.same(before.said)
         # New answers after a rolled-back round: start again from the model that holds.
         chain = (before.force if fresh and before.failed else before.chain).without(answers != 0)
         kept_round, preferred = chain.kept_round.copy(), chain.preferred.copy()
-
-        def choose(arm: int) -> _Choice:
-            reward_a, reward_b = self._pool_rewards(chain.model, arm)
-            is_open = self.data.pool_open & (answers == 0) & (kept_round[arm] == 0)
-            chosen = self_label.select(reward_a, reward_b, is_open, self.config)
-            if chosen.enough:
-                kept_round[arm, chosen.kept] = index
-                preferred[arm, chosen.kept] = chosen.preferred[chosen.kept]
-            return _Choice(chosen, is_open, reward_a, reward_b)
-
-        choices = training.side_by_side(choose, range(len(kept_round)))
+        if self.chooser.relabels:
+            kept_round[:] = 0
+        opens = [self.data.pool_open & (answers == 0) & (kept == 0) for kept in kept_round]
+        told = [self._told(arm, human, before.force, audits) for arm in range(len(kept_round))]
+        choices = self.chooser.choose(chain.model, told, opens)
+        for arm, choice in enumerate(choices):
+            if choice.chosen.enough:
+                kept_round[arm, choice.chosen.kept] = index
+                preferred[arm, choice.chosen.kept] = choice.chosen.preferred[choice.chosen.kept]
         mine = choices[0]
-        if not mine.chosen.enough and not fresh:
+        if not mine.chosen.enough and not fresh and not mine.why_none:
             return self._too_few(index, mine)
-        examples = [
-            self._training_labels(arm, index, human, kept_round[arm], preferred[arm])
-            if choice.chosen.enough or fresh
-            else None
-            for arm, choice in enumerate(choices)
-        ]
-        who = (human.labels, human.folds, fresh)
-        model = yield from self.learner.student(index, chain.model, examples, *who)
-        control = yield from self.learner.control(index, before.control, model, *who)
-        made = Arms(model, kept_round, preferred, index)
+        if mine.chosen.enough or fresh:
+            examples = [
+                self._training_labels(arm, index, human, kept_round[arm], preferred[arm], choice.weight)
+                if choice.chosen.enough or fresh
+                else None
+                for arm, choice in enumerate(choices)
+            ]
+            who = (human.labels, human.folds, fresh)
+            model = yield from self.learner.student(index, chain.model, examples, *who)
+            control = yield from self.learner.control(index, before.control, model, *who)
+        else:  # nothing new to learn, but the round says which pairs a person should see
+            model, control = chain.model, before.control
+        confidence = self._confidence(mine, chain)
+        made = Arms(model, kept_round, preferred, confidence, index)
         held = before.force.without(answers != 0)
         verdict = self._judge(made, held, control, human, fresh)
         if verdict.promoted == "new":
@@ -184,7 +175,10 @@ class Rounds:
             force = held
         else:
             none = np.zeros_like(kept_round)
-            force = Arms(control, none, none.astype(np.int8), index, is_control=True)
+            force = Arms(control, none, none.astype(np.int8), self._no_confidence(), index, is_control=True)
+        if self.chooser.certifies:
+            # The labels stand on their certificate; the gate only says that this student gained nothing by them.
+            force = replace(force, kept_round=kept_round, preferred=preferred, confidence=confidence)
         failed = 0 if verdict.promoted == "new" else before.failed * (not fresh) + 1
         last_words = ""
         if not mine.chosen.enough:
@@ -194,13 +188,19 @@ class Rounds:
                 f"{failed} rounds in a row did worse on people's labels and were rolled back. Review some pairs, then retrain. "
                 f"(Round {index}: {verdict.why.removeprefix('rolled back: ')}.)"
             )
-        state = State(made, force, control, answers, failed, last_words)
+        elif self.config.method == "calibrated":
+            last_words = (
+                f"Round {index} labelled the whole pool with all that people's labels say; another would repeat it. "
+                "Review pairs, then retrain."
+            )
+        state = State(made, force, control, said, failed, last_words)
         new_kept = kept_round[0] == index
-        n_train = len(self._training_labels(0, index, human, kept_round[0], preferred[0]))
+        n_self = len(self._self_labels(index, kept_round[0], preferred[0], mine.weight))
+        n_train = len(self._training_labels(0, index, human, kept_round[0], preferred[0], mine.weight))
         facts = Round(
             index=index,
             n_train=n_train,
-            n_human=n_train - len(self._self_labels(index, kept_round[0], preferred[0])),
+            n_human=n_train - n_self,
             n_pool=int(mine.is_open.sum()),
             n_kept=int(new_kept.sum()),
             n_kept_status_1=int((mine.chosen.status[new_kept] == self_label.CLEAR).sum()),
@@ -208,46 +208,77 @@ class Rounds:
             promoted=verdict.promoted,
             why=verdict.why,
             seconds=0.0,
-            details=self._details(state, human, mine.chosen.stage, model),
+            details=self._details(state, human, mine.chosen.stage, model)
+            | self._signs(mine, new_kept, confidence, human)
+            | self._changes(mine, chain)
+            | mine.facts,
             **self._measured(model, control, human),
         )
-        arrays = self._arrays(state, model) | {
+        arrays = self._arrays(state, model) | {"queue_seed": self._suspects(model, human)[1]}
+        arrays |= {f"queue_{name}": rows for name, rows in self.chooser.queue(mine, model.rewards(0)).items()}
+        arrays |= {
             "new_status": mine.chosen.status,
             "new_kept": new_kept,
             "new_preferred": np.where(new_kept, mine.chosen.preferred, 0).astype(np.int8),
+            "said": np.where(mine.is_open, mine.chosen.preferred, 0).astype(np.int8),
         }
         return Played(state, facts, arrays, self._picture(mine, new_kept))
 
     # ---- labels and fits
 
-    def read_human(self, labels: Mapping[str, Preferred]) -> np.ndarray:
-        """int8 (n_pool,): +1 a, -1 b, 2 tie, 0 not reviewed. Answers about pairs that are not open are left out."""
-        human = np.zeros(self.data.pool.n_pairs, np.int8)
-        if labels:
-            for row, said in zip(self.data.pool.rows_of(list(labels)), labels.values(), strict=True):
-                if row is not None and self.data.pool_open[row]:
-                    human[row] = SIGN[said]
-        return human
+    def _told(self, arm: int, human: Human, held: Arms, audits: Mapping[str, bool]) -> Told:
+        mine = human.folds != self.learner.folds[arm]
+        n_seed = int((mine & human.is_seed).sum())
+        rows = self.data.pool.rows_of(list(audits)) if audits else []
+        known = [(row, right) for row, right in zip(rows, audits.values(), strict=True) if row is not None]
+        confidence = held.confidence[[row for row, _ in known]] if known else np.empty(0, np.float32)
+        right = np.array([right for _, right in known], bool)
+        sure = ~np.isnan(confidence)
+        return Told(human.labels.where(mine), n_seed, confidence[sure], right[sure], looks=max(1, held.round))
 
-    def _human(self, answers: np.ndarray) -> Human:
-        rows = np.flatnonzero(np.abs(answers) == 1)
-        folds = training.fold_of(np.concatenate([self.seed_groups, self.data.pool.group_keys[rows]]))
-        reviewed = _ordered(self.pool_a[rows], self.pool_b[rows], answers[rows] > 0)
-        return Human(Labels.joined(self.seed_labels, reviewed), folds, len(rows))
+    def _no_confidence(self) -> np.ndarray:
+        return np.full(self.data.pool.n_pairs, np.nan, np.float32)
 
-    def _self_labels(self, index: int, kept_round: np.ndarray, preferred: np.ndarray) -> Labels:
+    def _confidence(self, mine: Choice, before: Arms) -> np.ndarray:
+        """Of the labels made in this round; of those kept earlier, if they stay, what it was then."""
+        now = mine.arrays.get("confidence")
+        if now is None:
+            now = metrics.sigmoid(np.abs(mine.reward_a - mine.reward_b)).astype(np.float32)
+        return np.where(mine.is_open, now, before.confidence)
+
+    def _changes(self, mine: Choice, before: Arms) -> dict[str, Any]:
+        """How many of the labels kept before turned round, where the pool is labelled anew."""
+        again = mine.chosen.kept & (before.kept_round[0] > 0)
+        if not self.chooser.relabels or not again.any():
+            return {}
+        return {"flips": float((mine.chosen.preferred[again] != before.preferred[0][again]).mean())}
+
+    def _signs(self, mine: Choice, kept: np.ndarray, confidence: np.ndarray, human: Human) -> dict[str, Any]:
+        """What alarms look at; a chooser that knows better says so in its facts."""
+        length, seed = self.data.lengths, human.labels.where(human.is_seed)
+        longer_by = (length[self.pool_a] - length[self.pool_b]) * mine.chosen.preferred
+        seed_longer_by = length[seed.preferred] - length[seed.other]
+        return alarms.signs(kept, mine.is_open, confidence, longer_by, seed_longer_by, self.data.pool.domains())
+
+    def _self_labels(self, index: int, kept_round: np.ndarray, preferred: np.ndarray, weight: np.ndarray) -> Labels:
         rows = np.flatnonzero(kept_round == index if self.config.train_on == "new" else kept_round > 0)
-        return _ordered(self.pool_a[rows], self.pool_b[rows], preferred[rows] > 0)
+        return ordered(self.pool_a[rows], self.pool_b[rows], preferred[rows] > 0, weight[rows])
 
     def _training_labels(
-        self, arm: int, index: int, human: Human, kept_round: np.ndarray, preferred: np.ndarray
+        self,
+        arm: int,
+        index: int,
+        human: Human,
+        kept_round: np.ndarray,
+        preferred: np.ndarray,
+        weight: np.ndarray,
     ) -> Labels:
         """What an arm trains on: its self-labels, then human labels without its fold. Reviews come after the seed; only
         "cumulative+seed" trains on the seed again."""
         mine = human.folds != self.learner.folds[arm]
         if self.config.train_on != "cumulative+seed":
-            mine[: len(self.seed_labels)] = False
-        return Labels.joined(self._self_labels(index, kept_round, preferred), human.labels.where(mine))
+            mine &= ~human.is_seed
+        return Labels.joined(self._self_labels(index, kept_round, preferred, weight), human.labels.where(mine))
 
     def _pool_rewards(self, model: Model, arm: int) -> tuple[np.ndarray, np.ndarray]:
         reward = model.rewards(arm)
@@ -256,7 +287,7 @@ class Rounds:
     # ---- judging and measuring
 
     def _judge(self, made: Arms, held: Arms, control: Model, human: Human, fresh: bool) -> gate.Verdict:
-        new, previous, alone = (self._crossfit(model, human) for model in (made.model, held.model, control))
+        new, previous, alone = (self._judged(model, human) for model in (made.model, held.model, control))
         if not len(new):
             return gate.Verdict("new", "not judged: no human label was kept apart from training")
         verdict = gate.judge(new, previous, alone, np.ones(len(new)), fresh)
@@ -265,13 +296,18 @@ class Rounds:
         return verdict
 
     def _crossfit(self, model: Model, human: Human) -> np.ndarray:
-        """Margins (n,) of the preferred response of every human label that an arm never saw, by that arm."""
-        found = [
-            human.labels.where(human.folds == fold).margins(model.rewards(arm))
-            for arm, fold in enumerate(self.learner.folds)
-            if fold >= 0
-        ]
-        return np.concatenate(found).astype(np.float64) if found else np.empty(0)
+        """Margin (n,) of every human label by an arm that never saw it, positive if it agrees; nan where there is none."""
+        found = np.full(len(human.labels), np.nan)
+        for arm, fold in enumerate(self.learner.folds):
+            if fold >= 0:
+                mine = human.folds == fold
+                found[mine] = human.labels.where(mine).margins(model.rewards(arm))
+        return found
+
+    def _judged(self, model: Model, human: Human) -> np.ndarray:
+        """As _crossfit, without the labels that nobody judges."""
+        found = self._crossfit(model, human)
+        return found[~np.isnan(found)]
 
     def _heldout_margin(self, model: Model) -> np.ndarray:
         reward = model.rewards(0)
@@ -280,7 +316,7 @@ class Rounds:
     def _measured(self, model: Model, control: Model, human: Human) -> dict[str, Any]:
         preferred = self.heldout_preferred
         new, old = self._heldout_margin(model), self._heldout_margin(control)
-        crossfit = self._crossfit(model, human)
+        crossfit = self._judged(model, human)
         return {
             "heldout": metrics.accuracy(new, preferred),
             "control": metrics.accuracy(old, preferred),
@@ -295,9 +331,12 @@ class Rounds:
 
     def _details(self, state: State, human: Human, stage: str, model: Model) -> dict[str, Any]:
         reward_a, reward_b = self._pool_rewards(state.force.model, 0)
-        both = np.concatenate([reward_a, reward_b])
+        both, seen = np.concatenate([reward_a, reward_b]), self._judged(model, human)
         return {
             **model.facts(),
+            "learning_curve": self.learner.curve(model, human.labels, human.groups, human.folds),
+            "seed_audit": self._suspects(model, human)[0],
+            "model_temperature": calibration.temperature(seen, np.ones(len(seen))) if len(seen) else None,
             "n_reviews": human.n_reviews,
             "stage": stage,
             "model_round": state.force.round,
@@ -306,6 +345,17 @@ class Rounds:
             "reward_mean": float(both.mean()),
             "reward_spread": float(both.std()),
         } | {key: value for key, value in state.force.model.facts().items() if key == "model_folder"}
+
+    def _suspects(self, model: Model, human: Human) -> tuple[dict[str, Any] | None, np.ndarray]:
+        """Which of the seed's labels are probably wrong: in words, and rows of the seed set, most suspicious first."""
+        margin = self._crossfit(model, human)
+        known = ~np.isnan(margin) & human.is_seed
+        if not known.any():
+            return None, np.empty(0, np.int64)
+        found = seed_audit.suspects(margin[known], human.groups[known])
+        share = [found.share.value, found.share.low, found.share.high, found.share.n] if found.told else None
+        rows = human.seed_rows[np.flatnonzero(known)[found.order]]
+        return {"share": share, "in_words": found.in_words()}, rows[: acquisition.LONGEST]
 
     def _arrays(self, state: State, made: Model) -> dict[str, np.ndarray]:
         """What a round leaves on disk; names without "chain_" belong to the model in force."""
@@ -317,7 +367,7 @@ class Rounds:
             "heldout_margin_control": self._heldout_margin(state.control),
         }
 
-    def _picture(self, mine: _Choice, kept: np.ndarray) -> dict[str, Any]:
+    def _picture(self, mine: Choice, kept: np.ndarray) -> dict[str, Any]:
         """The paper's two pictures of a selection: thinned points (p_a, p_b) and histograms of p_a - p_b."""
         rows = np.flatnonzero(mine.is_open)
         if not len(rows):
@@ -343,7 +393,9 @@ class Rounds:
             "thresholds": self.config.thresholds,
         }
 
-    def _too_few(self, index: int, mine: _Choice) -> str:
+    def _too_few(self, index: int, mine: Choice) -> str:
+        if mine.why_none:
+            return f"Round {index}: {mine.why_none}"
         n_open, share = int(mine.is_open.sum()), self.config.min_kept
         if not n_open:
             return f"Round {index}: no pair of the pool is left to label."
@@ -363,15 +415,11 @@ class Rounds:
             Arms.of(found, "chain_", self.learner),
             Arms.of(found, "", self.learner),
             self.learner.model(found, "control"),
-            found["human"],
+            Said(found["human"], found.get("corrected", np.zeros(len(self.data.seed_rows), np.int8))),
             int(found["failed"][0]),
             found["last_words"].tobytes().decode(),
         )
 
     def said_last(self, state: State, labels: Mapping[str, Preferred]) -> str:
         """The last round's last words, as long as nobody gave a new answer since; a resumed run ends as it had."""
-        return state.last_words if (self.read_human(labels) == state.human).all() else ""
-
-
-def _ordered(a: np.ndarray, b: np.ndarray, a_wins: np.ndarray) -> Labels:
-    return Labels(np.where(a_wins, a, b), np.where(a_wins, b, a))
+        return state.last_words if self.people.read(labels).same(state.said) else ""

@@ -50,6 +50,30 @@ class RunData:
         """Distinct response ids of all three sets, 'S32', sorted."""
         return self._table[0]
 
+    @cached_property
+    def prompts(self) -> np.ndarray:
+        """int64, one per row of `response_keys`: a number that names its prompt. Pairs without one belong together when they
+        share responses, so that both ends of a pair always have the same number."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        n = len(self.response_keys)
+        parts = (("seed", self.seed), ("pool", self.pool), ("heldout", self.heldout))
+        keys = np.concatenate([source.prompt_keys for _, source in parts])
+        names, prompt = np.unique(keys, return_inverse=True)
+        a, b = (np.concatenate(end) for end in zip(*(self.ends(which) for which, _ in parts), strict=True))
+        edges = (np.ones(2 * len(a), bool), (np.concatenate([a, b]), n + np.concatenate([prompt, prompt])))
+        size = n + len(names)
+        return connected_components(coo_array(edges, shape=(size, size)), directed=False)[1][:n].astype(np.int64)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64, one per row of `response_keys`: characters of the response."""
+        found = np.zeros(len(self.response_keys), np.int64)
+        for source, where in zip((self.seed, self.pool, self.heldout), self._table[3], strict=True):
+            found[where] = source.response_lengths
+        return found
+
     def responses(self, rows: Sequence[int]) -> list[Response]:
         """Texts of rows of `response_keys`."""
         _, first, starts, _ = self._table

@@ -53,8 +53,16 @@ def fit_basis(features: np.ndarray, k: int, random_seed: int) -> Basis:
     return Basis(mean, np.ascontiguousarray((directions.T / spread[:, None] / scale).astype(np.float32)))
 
 
-def fit_head(differences: np.ndarray, l2: float, centre: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+def fit_head(
+    differences: np.ndarray,
+    l2: float,
+    centre: np.ndarray,
+    start: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
     """Weights (k,) for differences z_preferred - z_other of shape (n, k); n = 0 returns the centre.
+
+    weight: (n,), what each pair counts; None = 1.
 
     Newton's method with step halving. The objective is strictly convex: the result does not depend on `start`, only the
     number of steps does.
@@ -62,6 +70,7 @@ def fit_head(differences: np.ndarray, l2: float, centre: np.ndarray, start: np.n
     if not len(differences):
         return centre.astype(np.float64)
     x = differences.astype(np.float64)
+    counts = np.ones(len(x)) if weight is None else weight.astype(np.float64)
     offset = x @ centre
     if len(x) < x.shape[1]:
         # The optimum lies in centre + the rows' span: solve there, in n unknowns instead of k.
@@ -70,22 +79,22 @@ def fit_head(differences: np.ndarray, l2: float, centre: np.ndarray, start: np.n
         if not len(rotation):  # every pair's two texts have the same features: there is nothing to learn
             return centre.astype(np.float64)
         w = rotation @ (start - centre) if start is not None else np.zeros(len(rotation))
-        return centre + _newton(x @ rotation.T, offset, l2, w) @ rotation
-    return centre + _newton(x, offset, l2, start - centre if start is not None else np.zeros(x.shape[1]))
+        return centre + _newton(x @ rotation.T, offset, counts, l2, w) @ rotation
+    return centre + _newton(x, offset, counts, l2, start - centre if start is not None else np.zeros(x.shape[1]))
 
 
-def _newton(x: np.ndarray, offset: np.ndarray, l2: float, w: np.ndarray) -> np.ndarray:
-    """argmin over w of sum log(1 + exp(-(offset + x w))) + l2 / 2 |w|^2."""
+def _newton(x: np.ndarray, offset: np.ndarray, counts: np.ndarray, l2: float, w: np.ndarray) -> np.ndarray:
+    """argmin over w of sum counts log(1 + exp(-(offset + x w))) + l2 / 2 |w|^2."""
 
     def objective(at: np.ndarray) -> float:
-        return float(np.logaddexp(0, -(offset + x @ at)).sum() + 0.5 * l2 * (at @ at))
+        return float(counts @ np.logaddexp(0, -(offset + x @ at)) + 0.5 * l2 * (at @ at))
 
     value = objective(w)
     for _ in range(50):
         wrong = np.exp(-np.logaddexp(0, offset + x @ w))  # sigmoid(-margin)
-        hessian = x.T @ (x * (wrong * (1 - wrong))[:, None])
+        hessian = x.T @ (x * (counts * wrong * (1 - wrong))[:, None])
         hessian.flat[:: len(w) + 1] += l2
-        step = cho_solve(cho_factor(hessian), l2 * w - x.T @ wrong)
+        step = cho_solve(cho_factor(hessian), l2 * w - x.T @ (counts * wrong))
         length = 1.0
         while (new := objective(w - length * step)) > value and length > 1e-6:
             length /= 2

@@ -24,7 +24,7 @@ from ser_backend.loop import Told, self_evolve
 from ser_backend.pairs import PairSet
 from ser_backend.records import Job, Status
 from ser_backend.report import write_report
-from ser_backend.review import human_labels
+from ser_backend.review import audits, human_labels
 from ser_backend.run_data import prepare
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -102,7 +102,15 @@ class Worker:
         config = RunConfig(**self.run.config).validate()
         heldout = PairSet.open(self.run.heldout) if self.run.heldout else None
         data = prepare(PairSet.open(self.run.seed), PairSet.open(self.run.pool), heldout, config)
-        told = self_evolve(config, data, self.folder, lambda: human_labels(self.store, self.run.id), self.job.rounds)
+        store, run = self.store, self.run.id
+        told = self_evolve(
+            config,
+            data,
+            self.folder,
+            lambda: human_labels(store, run),
+            self.job.rounds,
+            lambda: audits(store, run),
+        )
         with closing(told):  # a stop, too, writes the features computed so far
             for fact in told:
                 self._hear(fact)

@@ -13,7 +13,7 @@ APP = ROOT / "app"
 
 BASE = {"records", "errors", "config", "home", "metrics"}
 VIEWS_MAY = BASE | {"checks", "forecast", "jobs", "ingest", "machine", "review", "export", "report", "store", "pairs"}
-VIEWS_MAY |= {"run_folder"}
+VIEWS_MAY |= {"alarms", "run_folder"}
 # module -> what of ours it may import, beside BASE
 ALLOWED = {
     "records": set(),
@@ -24,19 +24,22 @@ ALLOWED = {
     "calibration": set(),
     "self_label": set(),
     "training": set(),
+    "learning_curve": {"training"},
+    "seed_audit": set(),
     "gate": {"calibration"},
     "bases": set(),
     "cores": set(),
     "packed": set(),
     "tokens": set(),
     "prefix": {"cores", "tokens"},
-    "classifier": {"bases", "cores", "packed", "tokens"},
+    "shared_prompt": {"tokens"},
+    "classifier": {"bases", "cores", "packed", "shared_prompt", "tokens"},
     "checks": set(),
     "model_checks": {"checks", "classifier", "tokens"},
     "pair_checks": {"checks", "tokens"},
     "doctor": {"bases", "checks", "classifier", "features", "ingest", "reward_model", "tokens"}
     | {"model_checks", "pair_checks"},
-    "fine_tune": {"classifier", "cores", "prefix", "tokens"},
+    "fine_tune": {"classifier", "cores", "prefix", "shared_prompt", "tokens"},
     "features": {"bases", "cores", "tokens"},
     "run_folder": set(),
     "store": set(),
@@ -48,12 +51,24 @@ ALLOWED = {
     "projection": {"features", "training", "run_data", "run_folder"},
     "learners": {
         *("checks", "classifier", "fine_tune", "model_checks", "pair_checks"),
-        *("projection", "run_data", "run_folder", "tokens", "training"),
+        *("learning_curve", "projection", "run_data", "run_folder", "tokens", "training"),
     },
-    "rounds": {"learners", "training", "self_label", "gate", "run_data", "run_folder"},
-    "loop": {"learners", "rounds", "run_data", "run_folder"},
+    "teacher": {"training"},
+    "certify": {"calibration"},
+    "acquisition": {"teacher"},
+    "choosing": {
+        *("acquisition", "calibration", "certify", "learners", "projection", "run_data", "run_folder"),
+        *("self_label", "teacher", "training"),
+    },
+    "alarms": set(),
+    "people": {"learners", "run_data", "training"},
+    "rounds": {
+        *("acquisition", "alarms", "calibration", "choosing", "gate", "learners", "people", "run_data", "run_folder"),
+        *("seed_audit", "self_label"),
+    },
+    "loop": {"choosing", "learners", "rounds", "run_data", "run_folder"},
     "review": {"calibration", "pairs", "run_folder", "store"},
-    "report": {"review", "run_folder", "store"},
+    "report": {"alarms", "calibration", "review", "run_folder", "store"},
     "card": {"report"},
     "merge": {"classifier"},
     "export": {"card", "merge", "pairs", "report", "review", "reward_model", "run_folder", "store"},

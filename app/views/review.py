@@ -11,16 +11,24 @@ import streamlit as st
 
 from ser_backend import jobs, review
 from ser_backend.errors import SerError, StaleVote, TooFast
-from ser_backend.records import Queue, Run, Verdict
-from ser_backend.review import Desk, Presentation
+from ser_backend.records import Run, Verdict
+from ser_backend.review import Asked, Desk, Mix, Presentation
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
-QUEUES: dict[Queue, str] = {"learn": "Least sure", "audit": "Random check"}
+QUEUES: dict[Asked, str] = {"mixed": "Recommended", "learn": "Least sure", "audit": "Random check", "seed": "Seed"}
 QUEUE_HELP = (
-    "Least sure: pairs the model can hardly tell apart; your answers teach it most. "
-    "Random check: a random sample of the self-labels; your answers say how many of them are right."
+    "Recommended: a mix of pairs that teach most and of random checks. "
+    "Least sure: pairs the model can hardly tell apart. "
+    "Random check: a random sample of the self-labels; your answers say how many of them are right. "
+    "Seed: labels you brought that look wrong; your answer replaces them in the next round."
 )
+SOURCES = {
+    "audit": ("Random checks", "Say how right the self-labels are; the only ones that enter that figure."),
+    "informative": ("Settle most", "Their answers together leave the teacher least unsure about all other pairs."),
+    "unsure": ("Less sure half", "Random pairs among those of which the teacher is less sure."),
+    "suspect": ("Suspects", "Self-labels that the model trained on them contradicts."),
+}
 BUTTONS: tuple[tuple[Verdict, str, str, str], ...] = (
     ("left", "Left is better", "1", ":material/arrow_back:"),
     ("right", "Right is better", "2", ":material/arrow_forward:"),
@@ -87,20 +95,26 @@ def _annotator() -> str:
 @st.fragment
 def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
     session = state.session()
-    st.session_state.setdefault(state.QUEUE, "learn")
-    queue: Queue = st.segmented_control(
-        "Queue",
-        list(QUEUES),
-        required=True,
-        format_func=lambda name: f"{QUEUES[name]} ({desk.answered(name):,} of {desk.size(name):,})",
-        key=state.QUEUE,
-        help=QUEUE_HELP,
-        label_visibility="collapsed",
-    )
-    shown = _shown(session, desk, annotator, queue)
+    queues = [name for name in QUEUES if (name != "mixed" or desk.mixes) and (name != "seed" or desk.size("seed"))]
+    if st.session_state.get(state.QUEUE) not in queues:
+        st.session_state[state.QUEUE] = queues[0]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        queue: Asked = st.segmented_control(
+            "Queue",
+            queues,
+            required=True,
+            format_func=lambda name: _called(desk, name),
+            key=state.QUEUE,
+            help=QUEUE_HELP,
+            label_visibility="collapsed",
+        )
+        mix = _mix(desk) if queue == "mixed" else review.MIX
+    shown = _shown(session, desk, annotator, queue, mix)
     if shown is None:
         _end_of(desk, queue)
     else:
+        if queue == "mixed":
+            st.caption(f"Why this pair: {shown.why}.")
         st.html(
             components.pair_html(
                 shown.pair.response_a.prompt, shown.left.text, shown.right.text, ("Left", "Right"), "desk"
@@ -111,11 +125,29 @@ def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
     _figures(store, desk, run.id)
 
 
-def _shown(session: state.Session, desk: Desk, annotator: str, queue: Queue) -> Presentation | None:
+def _called(desk: Desk, queue: Asked) -> str:
+    if queue == "mixed":
+        return QUEUES[queue]
+    return f"{QUEUES[queue]} ({desk.answered(queue):,} of {desk.size(queue):,})"
+
+
+def _mix(desk: Desk) -> Mix:
+    """Shares of the sources, to be changed; only those that have pairs."""
+    mix = {}
+    with st.popover("Mix", icon=":material/tune:"):
+        st.caption("How often each kind of pair comes; only the ratio counts.")
+        for name, (label, help) in SOURCES.items():
+            value = round(100 * review.MIX[name])
+            at = st.slider(f"{label} ({desk.size(name):,})", 0, 100, value, 5, key=f"mix-{name}", help=help)
+            mix[name] = at / 100
+    return mix if any(mix.values()) else review.MIX
+
+
+def _shown(session: state.Session, desk: Desk, annotator: str, queue: Asked, mix: Mix) -> Presentation | None:
     """The pair on the desk; another one when the person, the queue or the run is another."""
     now = session.showing
-    if now is None or (now.run, now.annotator, now.queue) != (desk.run.id, annotator, queue):
-        session.showing = desk.next(annotator, queue)
+    if now is None or (now.run, now.annotator, now.asked) != (desk.run.id, annotator, queue):
+        session.showing = desk.next(annotator, queue, mix)
     return session.showing
 
 
@@ -177,7 +209,8 @@ def _undo(run_id: str, annotator: str) -> None:
         session.message = "There is no answer of yours to undo."
         return
     session.message = f"Undone: {ANSWERS[last.verdict]}. The pair is in its queue again."
-    st.session_state[state.QUEUE] = last.queue
+    if st.session_state.get(state.QUEUE) != "mixed":
+        st.session_state[state.QUEUE] = last.queue
     session.showing = None
 
 
@@ -195,19 +228,19 @@ def _revealed(shown: Presentation, verdict: Verdict) -> str:
     said = f"Last pair: {ANSWERS[verdict]}."
     if shown.self_label:
         side = "left" if shown.self_label == shown.left_is else "right"
-        kept = f"The self-label of round {shown.round} says {side}"
+        kept = "The seed's label says" if shown.queue == "seed" else f"The self-label of round {shown.round} says"
         if verdict in ("left", "right"):
-            return f"{said} {kept}: {'you agree' if side == verdict else 'you disagree'}."
-        return f"{said} {kept}."
+            return f"{said} {kept} {side}: {'you agree' if side == verdict else 'you disagree'}."
+        return f"{said} {kept} {side}."
     side = "left" if (shown.margin > 0) == (shown.left_is == "a") else "right"
     if abs(shown.margin) < UNDECIDED:
         return f"{said} The model was undecided."
     return f"{said} The model leant {side}, by {abs(shown.margin):.2f} of reward."
 
 
-def _end_of(desk: Desk, queue: Queue) -> None:
+def _end_of(desk: Desk, queue: Asked) -> None:
     with st.container(border=True):
-        if not desk.size(queue):
+        if queue != "mixed" and not desk.size(queue):
             st.markdown(
                 "The model in use has no self-labels, so there is nothing to check."
                 if queue == "audit"
@@ -226,6 +259,21 @@ def _figures(store: Store, desk: Desk, run_id: str) -> None:
         _precision(desk)
     with right.container(border=True, height="stretch"):
         _retrain(store, desk, run_id)
+    _worth(desk)
+
+
+def _worth(desk: Desk) -> None:
+    """What further labels would bring, and what is wrong with those there are; as of the last round."""
+    curve, audit = desk.details.get("learning_curve"), desk.details.get("seed_audit")
+    if not (curve or audit):
+        return
+    with st.container(border=True):
+        if curve:
+            st.markdown("**How many labels do I need?**")
+            st.markdown(components.plain(curve["in_words"]))
+        if audit:
+            st.markdown("**Are the seed's labels right?**")
+            st.markdown(components.plain(audit["in_words"]))
 
 
 def _precision(desk: Desk) -> None:

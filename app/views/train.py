@@ -118,7 +118,7 @@ class _Form:
         self.values: dict[str, Any] = config.from_preset(preset, engine).as_dict()
 
     def section(self, section: str, about: str) -> None:
-        """The settings of a section that mean something with the chosen fit; those before `fit` decide nothing else."""
+        """The settings of a section that mean something with the chosen fit and method."""
         names = [name for name, entry in self.described.items() if entry["section"] == section and name not in UP_FRONT]
         if section != config.TRAINED and not any(self._means_something(name) for name in names):
             return
@@ -133,8 +133,8 @@ class _Form:
                 place += 1
 
     def _means_something(self, name: str) -> bool:
-        fits = self.described[name]["fits"]
-        return not fits or self.values["fit"] in fits
+        entry = self.described[name]
+        return all(not entry[of] or self.values[by] in entry[of] for of, by in (("fits", "fit"), ("methods", "method")))
 
     def field(self, name: str) -> None:
         entry, value = self.described[name], self.values[name]
@@ -194,9 +194,12 @@ def _plan(
         )
         for note in plan.notes:
             st.caption(components.plain(note))
+        by_teacher = settings["method"] == "calibrated"
         st.caption(
-            f"Up to {components.count(settings['rounds'], 'round')} after the seed model. Beside the model, a control "
-            "gets the same people's labels and no self-labels, so that you see what self-labels add."
+            f"Up to {components.count(settings['rounds'], 'round')} after the seed model"
+            + ("; one labels the whole pool, each further one waits for answers in Review. " if by_teacher else ". ")
+            + "Beside the model, a control gets the same people's labels and no self-labels, so that you see what "
+            "self-labels add."
         )
         st.markdown("**How long it will take**")
         chosen = RunConfig().changed(settings)

@@ -1,6 +1,7 @@
 """Watch: is it getting better, is that due to the self-labels, and what is happening right now."""
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -8,10 +9,10 @@ import charts
 import components
 import streamlit as st
 
-from ser_backend import forecast, jobs
+from ser_backend import forecast, jobs, report
+from ser_backend.alarms import alarms
 from ser_backend.checks import from_dicts
-from ser_backend.records import PROGRESS, Event, Round, Run, Status
-from ser_backend.report import verdict
+from ser_backend.records import PROGRESS, Event, Interval, Round, Run, Status
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 
@@ -24,7 +25,13 @@ VERDICT_HELP = (
     "Judged by people's training labels only, each by a model that never saw it, so that the held-out pairs stay untouched. "
     "A round that does not hold up is rolled back."
 )
+RULES = {
+    "all": "every pair in which the model prefers one response",
+    "confident": "those of which it was sure enough",
+    "more confident than the mean": "those of which it was surer than of the pool on average",
+}
 DOCTOR = {"before": "Before training", "after": "After training"}
+WHERE_KNOWN = ("certified", "flips")  # columns of the table that not every method has
 LOG_BYTES, LOG_LINES = 16_000, 60
 OUTCOMES = {
     "better": (st.success, ":material/trending_up:"),
@@ -98,10 +105,12 @@ def _live(store: Store, run_id: str, was_active: bool) -> None:
         jobs.ensure_supervisor()
     rounds = store.rounds(run_id)
     folder = RunFolder.of(run_id)
+    audited = report.audited(store, run_id)
     _status(store, run, rounds)
     _result(rounds, folder)
+    components.alarm_list(alarms(rounds, run.config, audited))
     with st.container(key="charts"):
-        _charts(store, run, rounds, folder)
+        _charts(store, run, rounds, folder, audited)
     _round_table(rounds)
     _doctor(folder)
     _log(folder)
@@ -190,7 +199,7 @@ def _result(rounds: list[Round], folder: RunFolder) -> None:
     facts = folder.json("data") or {"counts": {}, "notes": []}
     seed = rounds[0].heldout
     st.markdown(f"**Accuracy now: {now}**" + (f" · seed model: {seed}" if len(rounds) > 1 else ""))
-    if (kind := components.outcome(rounds)) and (sentence := verdict(rounds)):
+    if (kind := components.outcome(rounds)) and (sentence := report.verdict(rounds)):
         show, icon = OUTCOMES[kind]
         show(components.plain(sentence), icon=icon)
     for note in facts["notes"]:
@@ -214,7 +223,7 @@ def _loss(store: Store, run: Run, rounds: list[Round]) -> None:
         st.plotly_chart(charts.loss(rounds, live, under_way), key="loss", config=charts.CONFIG)
 
 
-def _charts(store: Store, run: Run, rounds: list[Round], folder: RunFolder) -> None:
+def _charts(store: Store, run: Run, rounds: list[Round], folder: RunFolder, audited: Mapping[int, Interval]) -> None:
     """What can be drawn so far; nothing is drawn empty while the first model is trained."""
     if not rounds:
         _loss(store, run, rounds)
@@ -227,9 +236,14 @@ def _charts(store: Store, run: Run, rounds: list[Round], folder: RunFolder) -> N
     if not later:
         return
     left, right = st.columns(2)
-    left.plotly_chart(charts.kept(rounds), key="kept", config=charts.CONFIG)
-    with right:
+    method = run.config.get("method", "paper")
+    left.plotly_chart(charts.kept(rounds, method == "paper"), key="kept", config=charts.CONFIG)
+    if method == "calibrated" and any(r.n_kept for r in rounds):
+        right.plotly_chart(charts.precision(rounds, audited), key="precision", config=charts.CONFIG)
         _verdicts(rounds)
+    else:
+        with right:
+            _verdicts(rounds)
     st.subheader("How a round chose its pairs", anchor=False)
     picked: int | str = NEWEST
     if len(later) > 1:
@@ -237,13 +251,49 @@ def _charts(store: Store, run: Run, rounds: list[Round], folder: RunFolder) -> N
         picked = st.segmented_control(
             "Round", options, default=NEWEST, required=True, key=f"picture-{run.id}", format_func=str
         )
-    index = later[-1] if picked == NEWEST else picked
-    picture = folder.picture(int(index))
+    round_ = next(r for r in rounds if r.index == (later[-1] if picked == NEWEST else picked))
+    if method == "calibrated":
+        _certified(rounds, round_, audited)
+        return
+    picture = folder.picture(round_.index)
     left, right = st.columns(2)
     left.plotly_chart(charts.zones(picture, run.config), key="zones", config=charts.CONFIG)
     right.plotly_chart(charts.gaps(picture, run.config), key="gaps", config=charts.CONFIG)
-    round_ = next(r for r in rounds if r.index == index)
     st.caption(components.plain(_selection(round_, run)))
+
+
+def _certified(rounds: list[Round], round_: Round, audited: Mapping[int, Interval]) -> None:
+    """What a calibrated round claims of its labels, what that rests on, and whether it is true."""
+    if sentence := report.claim(round_, audited.get(round_.index)):
+        st.markdown(components.plain(sentence))
+    if report.shares_nothing(round_):
+        st.info(components.plain(report.NOTHING_SHARED), icon=":material/info:")
+    left, right = st.columns(2)
+    left.plotly_chart(charts.confidence(round_.details), key="confidence", config=charts.CONFIG)
+    right.plotly_chart(charts.reliability(round_.details), key="reliability", config=charts.CONFIG)
+    st.caption(components.plain(_temperature(rounds, round_)))
+
+
+def _temperature(rounds: list[Round], round_: Round) -> str:
+    """What the temperature did, and how settled the labels are."""
+    facts = round_.details
+    if "temperature" not in facts:
+        return ""
+    earlier = [r.details["temperature"] for r in rounds[: round_.index] if "temperature" in r.details]
+    was = f" (round before: {earlier[-1]:.2f})" if earlier else ""
+    before, after = (Interval(**facts[key]["ece"]) for key in ("reliability_before", "reliability"))
+    words = (
+        f"The teacher's confidence is judged on {components.count(after.n, 'label')} of the seed, each by a teacher "
+        f"without it. Temperature {facts['temperature']:.2f}{was} makes it {_sureness(facts['temperature'])}: calibration "
+        f"error {100 * before.value:.1f} % before, {100 * after.value:.1f} % after."
+    )
+    if "flips" in facts:
+        words += f" Of the labels kept in this round and before, {100 * facts['flips']:.1f} % turned round."
+    return words
+
+
+def _sureness(temperature: float) -> str:
+    return "surer" if temperature < 1 else "less sure"
 
 
 def _verdicts(rounds: list[Round]) -> None:
@@ -257,6 +307,11 @@ def _verdicts(rounds: list[Round]) -> None:
 
 
 def _selection(round_: Round, run: Run) -> str:
+    """What passed in this round, and why."""
+    looked = f"Round {round_.index} looked at {round_.n_pool:,} open pairs and kept {round_.n_kept:,}"
+    drawn = "At most 2,000 pairs are drawn."
+    if rule := RULES.get(round_.details.get("stage") or ""):
+        return f"{looked}: {rule}. {drawn}"
     what = "ranks" if run.config.get("thresholds") == "percentile" else "probabilities"
     c = run.config
     clear = f"clear (one of the two {what} above {c['tau_high']:g}, the other below {c['tau_low']:g})"
@@ -266,34 +321,37 @@ def _selection(round_: Round, run: Run) -> str:
         "wide": f". Pairs that are {wide} pass in this round.",
     }
     both = f": {round_.n_kept_status_1:,} {clear} and {round_.n_kept_status_2:,} {wide} but not clear."
-    return (
-        f"Round {round_.index} looked at {round_.n_pool:,} open pairs and kept {round_.n_kept:,}"
-        f"{words.get(round_.details.get('stage') or '', both)} At most 2,000 pairs are drawn."
-    )
+    return f"{looked}{words.get(round_.details.get('stage') or '', both)} {drawn}"
 
 
 def _round_table(rounds: list[Round]) -> None:
     if not rounds:
         return
     with st.expander("Every round in figures", icon=":material/table_rows:"):
-        st.dataframe(
-            [
-                {
-                    "round": r.index,
-                    "trained on": r.n_train,
-                    "people's labels": r.n_human,
-                    "kept": r.n_kept,
-                    "open before": r.n_pool,
-                    "accuracy": str(r.heldout) if r.heldout else "",
-                    "control": str(r.control) if r.control else "",
-                    "difference": components.points(r.difference) if r.difference and r.index else "",
-                    "verdict": r.why,
-                    "seconds": round(r.seconds, 1),
-                }
-                for r in rounds
-            ],
-            hide_index=True,
-        )
+        table = [_row(r) for r in rounds]
+        shown = [name for name in table[0] if name not in WHERE_KNOWN or any(row[name] for row in table)]
+        st.dataframe([{name: row[name] for name in shown} for row in table], hide_index=True)
+
+
+def _row(r: Round) -> dict[str, object]:
+    certificate, flips = r.details.get("certificate"), r.details.get("flips")
+    certified = ""
+    if certificate:
+        certified = f"at least {100 * certificate['target']:.3g} % right" if r.n_kept else "nothing"
+    return {
+        "round": r.index,
+        "trained on": r.n_train,
+        "people's labels": r.n_human,
+        "kept": r.n_kept,
+        "certified": certified,
+        "flips": f"{100 * flips:.1f} %" if flips is not None else "",
+        "open before": r.n_pool,
+        "accuracy": str(r.heldout) if r.heldout else "",
+        "control": str(r.control) if r.control else "",
+        "difference": components.points(r.difference) if r.difference and r.index else "",
+        "verdict": r.why,
+        "seconds": round(r.seconds, 1),
+    }
 
 
 def _doctor(folder: RunFolder) -> None:

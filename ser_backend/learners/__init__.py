@@ -24,12 +24,17 @@ class Labels:
 
     preferred: np.ndarray  # int64 (n,)
     other: np.ndarray  # int64 (n,)
+    weight: np.ndarray  # float32 (n,): 1 for a person's label
+
+    @classmethod
+    def of(cls, preferred: np.ndarray, other: np.ndarray, weight: np.ndarray | float = 1.0) -> "Labels":
+        return cls(preferred, other, np.broadcast_to(np.asarray(weight, np.float32), len(preferred)))
 
     def __len__(self) -> int:
         return len(self.preferred)
 
     def where(self, mask: np.ndarray) -> "Labels":
-        return Labels(self.preferred[mask], self.other[mask])
+        return Labels(self.preferred[mask], self.other[mask], self.weight[mask])
 
     def margins(self, rewards: np.ndarray) -> np.ndarray:
         """Reward of the preferred response less that of the other, (n,)."""
@@ -37,7 +42,9 @@ class Labels:
 
     @classmethod
     def joined(cls, *parts: "Labels") -> "Labels":
-        return cls(*(np.concatenate([getattr(part, end) for part in parts]) for end in ("preferred", "other")))
+        return cls(
+            *(np.concatenate([getattr(part, end) for part in parts]) for end in ("preferred", "other", "weight"))
+        )
 
 
 class Model(Protocol):
@@ -77,6 +84,11 @@ class Learner(Protocol):
         self, index: int, before: Model, student: Model, human: Labels, folds: np.ndarray, fresh: bool
     ) -> Generator[Progress, None, Model]:
         """The same human labels, base and optimiser steps as the student, no self-labels."""
+        ...
+
+    def curve(self, model: Model, human: Labels, groups: np.ndarray, folds: np.ndarray) -> dict[str, Any] | None:
+        """What more human labels would bring (learning_curve.py): in_words, and the curve if there are labels enough. None
+        where measuring takes too long. model: of this round."""
         ...
 
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_backend import training
+from ser_backend import learning_curve, training
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.learners import Labels, Progress
@@ -41,6 +41,8 @@ class HeadLearner:
 
     def __init__(self, config: RunConfig, data: RunData, folder: RunFolder) -> None:
         self.config, self.data, self.folder = config, data, folder
+        self._curve_of: tuple[bytes, bytes, float] | None = None  # labels that the newest curve was measured on
+        self._curve: dict[str, Any] = {}
 
     def prepare(self) -> Generator[Progress, None, None]:
         self.z = yield from project(self.config, self.data, self.folder)
@@ -70,7 +72,7 @@ class HeadLearner:
             if mine is None or not len(mine):
                 return before
             centre = before if self.config.init == "warm" else np.zeros(self.z.shape[1])
-            return training.fit_head(self._differences(mine), l2, centre)
+            return training.fit_head(self._differences(mine), l2, centre, weight=mine.weight)
 
         return HeadArms(np.stack(training.side_by_side(fit, range(len(labels)))), l2, self.z)
 
@@ -79,6 +81,22 @@ class HeadLearner:
     ) -> Generator[Progress, None, HeadArms]:
         yield from ()
         return self._fit_human(human, folds, student.l2) if fresh else replace(before, l2=student.l2)
+
+    def curve(self, model: Any, human: Labels, groups: np.ndarray, folds: np.ndarray) -> dict[str, Any] | None:
+        key = (human.preferred.tobytes(), human.other.tobytes(), model.l2)
+        if self._curve_of == key:
+            return self._curve
+        self._curve_of, self._curve = key, self._measure(human, groups, folds, model.l2)
+        return self._curve
+
+    def _measure(self, human: Labels, groups: np.ndarray, folds: np.ndarray, l2: float) -> dict[str, Any]:
+        number = self.config.random_seed
+        try:
+            points = learning_curve.measure(self._differences(human), groups, folds, l2, random_seed=number)
+        except SerError as error:
+            return {"in_words": str(error)}
+        found = learning_curve.fit(points, random_seed=number)
+        return {"in_words": found.in_words(), "curve": found.as_dict()}
 
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> HeadArms:
         weights = arrays[name]

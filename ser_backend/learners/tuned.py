@@ -140,6 +140,9 @@ class TunedLearner:
         start = before if self.config.init == "warm" else None
         return self._stage(index, "control", start, self._without_judges(human, folds), student.stage["steps"])
 
+    def curve(self, model: Any, human: Labels, groups: np.ndarray, folds: np.ndarray) -> dict[str, Any] | None:
+        return None  # a dozen trainings
+
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> TunedModel:
         found = arrays[name].tobytes().decode()
         try:
@@ -180,7 +183,7 @@ class TunedLearner:
     def _stage(
         self, index: int, who: str, start: TunedModel | None, labels: Labels, steps: int | None
     ) -> Generator[Progress, None, TunedModel]:
-        examples = Examples.of(labels.preferred, labels.other)
+        examples = Examples.of(labels.preferred, labels.other, labels.weight)
         plan = plan_steps(examples, self.recipe, steps)
         name = f"{index:03d}-{who}"
         key = self._key(start, examples, plan)
@@ -250,7 +253,7 @@ class TunedLearner:
         found = hashlib.blake2b(digest_size=16)
         before = start.stage["key"] if start else self.fingerprint
         found.update(json.dumps([before, self.config.fit, self.config.precision, asdict(self.recipe)]).encode())
-        for array in (examples.preferred, examples.other, *plan):
+        for array in (examples.preferred, examples.other, examples.weight, *plan):
             found.update(array.tobytes())
         return found.hexdigest()
 

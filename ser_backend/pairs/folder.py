@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ser_backend import home
 from ser_backend.errors import NotFound, SerError
@@ -101,6 +102,11 @@ class PairSet:
     def prompt_keys(self) -> np.ndarray:
         """uint64 (n_pairs,): group_key of each pair's prompt; of its id where it has no prompt."""
         return self._pairs.column("prompt_key").to_numpy()
+
+    @cached_property
+    def response_lengths(self) -> np.ndarray:
+        """int64 (n_responses,): characters of each response's text."""
+        return pc.utf8_length(self._responses.column("text")).to_numpy().astype(np.int64)
 
     def responses(self, rows: Sequence[int] | np.ndarray) -> list[Response]:
         return [Response(**row) for row in take_rows(self._responses, rows)]

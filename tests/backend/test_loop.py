@@ -183,13 +183,13 @@ def test_gate_rolls_back_a_round_that_people_speak_against(
     config: RunConfig, data_of: DataOf, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Self-labels turned round by force: the gate must keep the seed model, and say so."""
-    honest = self_label.select
+    honest = self_label.paper
 
     def perverse(*arguments):
         chosen = honest(*arguments)
         return replace(chosen, preferred=-chosen.preferred)
 
-    monkeypatch.setattr(self_label, "select", perverse)
+    monkeypatch.setitem(self_label.RULES, "paper", perverse)  # type: ignore[arg-type]
     gated = replace(config, gate="on")
     told = play(gated, data_of(gated), folder)
     rounds = list(folder.rounds())
