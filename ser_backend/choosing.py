@@ -143,7 +143,7 @@ class ByTeacher:
         )
         keep = np.zeros(len(margin), bool)
         keep[rows[kept]] = True
-        least, audit_words = self._audited_least(told)
+        least, audit_words = self._audited_least(told, probability[keep])
         keep &= (probability >= least) & (margin != 0)
         enough = bool(keep.any())
         selection = self_label.Selection(
@@ -193,8 +193,9 @@ class ByTeacher:
     def _longer(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return self.length[one] > self.length[other]
 
-    def _audited_least(self, told: Told) -> tuple[float, str]:
-        """Audits can make the selection stricter, never looser: the least confidence at which they bear the target out."""
+    def _audited_least(self, told: Told, kept: np.ndarray) -> tuple[float, str]:
+        """Audits can make the selection stricter, never looser: the least confidence at which they bear the target out.
+        kept: confidence of the labels that would be kept."""
         n, target = len(told.audit_right), self.config.target_precision
         share = calibration.spent(self.config.risk, told.looks)
         if n < certify.audits_needed(target, share):
@@ -202,7 +203,7 @@ class ByTeacher:
         low = calibration.lower_bound(int(told.audit_right.sum()), n, share)
         if low >= target:
             return 0.5, f"{n:,} audits bear the target out: at least {low:.1%} of the kept labels are right."
-        found = certify.certify(told.audit_confidence, told.audit_right, told.audit_confidence, target, share)
+        found = certify.certify(told.audit_confidence, told.audit_right, kept, target, share)
         if not np.isfinite(found.threshold):
             return 1.1, f"{n:,} audits do not bear out that {target:.0%} of the kept labels are right; nothing is kept."
         return found.threshold, f"{n:,} audits bear the target out only above a confidence of {found.threshold:.2f}."

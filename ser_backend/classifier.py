@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ser_backend import tokens
+from ser_backend import shared_prompt, tokens
 from ser_backend.bases import BUNDLED, base_folder, checked_folder, fingerprint_of, in_words, tokenizer_of
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
 from ser_backend.packed import packed
 from ser_backend.records import Response
+from ser_backend.shared_prompt import Batch
 from ser_backend.tokens import Ends, Rows, TokenTable
 
 Fit = Literal["lora", "full"]
@@ -48,6 +49,7 @@ class Classifier:
     notes: list[str] = field(default_factory=list)  # what was done to the model on loading, in sentences
     missing: list[str] = field(default_factory=list)  # weight arrays of the body that were not found and start random
     budget: int = 0  # tokens a scoring batch; halved on out-of-memory
+    _longest_row: int | None = field(default=None, init=False, repr=False)  # None: not measured yet
 
     @classmethod
     def load(
@@ -191,11 +193,31 @@ class Classifier:
             )
         return found.logits[:, 0].float()
 
-    def rewards(self, table: TokenTable, rows: Rows | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, rewards float32) batch by batch, sorted by length, until every row has its reward.
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row in which texts can share their prompt, 0 where this model cannot read such rows."""
+        if self._longest_row is None:
+            self._longest_row = 0
+            if is_decoder(self.model):
+                with self._autocast():
+                    self._longest_row = shared_prompt.longest_row(
+                        _inner(self.model), self.forward, self.pad, self.device, self.precision
+                    )
+        return self._longest_row
 
-        On CPU every core takes a batch of its own (cores.py) and multiplies by packed weights (packed.py). Raises SerError
-        when one text alone does not fit in memory, or a reward is not finite.
+    def read(self, table: TokenTable, batch: Batch) -> Any:
+        """Rewards of the batch's texts, as `forward` gives them; what they share, as planned, is read once."""
+        if not batch.bundles:
+            return self.forward(table, batch.texts)
+        with self._autocast():
+            return shared_prompt.rewards(_inner(self.model), table, batch.bundles, self.pad, self.device)
+
+    def rewards(self, table: TokenTable, rows: Rows | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, rewards float32) batch by batch, the largest first, until every row has its reward.
+
+        On CPU every core takes a batch of its own (cores.py) and multiplies by packed weights (packed.py). Decoders read a
+        prompt once for several responses (shared_prompt.py). Raises SerError when one text alone does not fit in memory, or
+        a reward is not finite.
         """
         import torch
 
@@ -204,15 +226,17 @@ class Classifier:
             return
         lengths = table.lengths[wanted]
         fair = max(FEWEST_TOKENS, int(lengths.sum()) // BATCHES)
-        waiting = tokens.batches(lengths, min(self.budget, fair) if self.device == "cpu" else self.budget)
+        budget = min(self.budget, fair) if self.device == "cpu" else self.budget
+        most = min(shared_prompt.TIMES * self.budget, self.longest_row) if len(wanted) > 1 else 0
+        waiting = shared_prompt.plan(table, wanted, budget, most)
         self.model.eval()
         shortest = wanted[[int(lengths.argmin())]]
 
-        def one(batch: list[int]) -> np.ndarray | None:
+        def one(batch: Batch) -> np.ndarray | None:
             """None: it did not fit."""
             try:
                 with torch.inference_mode():
-                    return self.forward(table, wanted[batch]).cpu().numpy()
+                    return self.read(table, batch).cpu().numpy()
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -226,28 +250,30 @@ class Classifier:
                 share, waiting = waiting[: 4 * cores.workers], waiting[4 * cores.workers :]
                 for batch, found in zip(share, cores.map(one, share), strict=True):
                     if found is None:
-                        waiting = self._smaller(batch, lengths) + waiting
+                        waiting = self._smaller(table, batch.texts) + waiting
                         continue
                     if not np.isfinite(found).all():
                         raise SerError(
-                            f"The reward model gave a reward that is not finite (NaN or infinity) for text {wanted[batch][0]}. "
+                            f"The reward model gave a reward that is not finite (NaN or infinity) for text {batch.texts[0]}. "
                             "Its weights are damaged, or it needs another number format (precision)."
                         )
-                    yield wanted[batch], found
+                    yield batch.texts, found
 
-    def _smaller(self, batch: list[int], lengths: np.ndarray) -> list[list[int]]:
-        if len(batch) == 1:
+    def _smaller(self, table: TokenTable, texts: np.ndarray) -> list[Batch]:
+        """Two batches in place of one that did not fit; a prompt that was read once for all is now read with every text."""
+        longest = int(table.lengths[texts].max())
+        if len(texts) == 1:
             raise SerError(
-                f"One text of {lengths[batch[0]]:,} tokens does not fit in memory with {self.name!r}. "
+                f"One text of {longest:,} tokens does not fit in memory with {self.name!r}. "
                 "Lower max_length or choose a smaller base model."
             )
         if self.device == "cuda":
             import torch
 
             torch.cuda.empty_cache()
-        self.budget = max(int(lengths[batch[0]]), self.budget // 2)
-        half = len(batch) // 2
-        return [batch[:half], batch[half:]]
+        self.budget = max(longest, self.budget // 2)
+        half = len(texts) // 2
+        return [Batch.apart(table, part) for part in (texts[:half], texts[half:])]
 
     def encode(self, responses: Sequence[Response]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, rewards float32 (len(rows), 1)): what features.fill_cache asks of an encoder."""

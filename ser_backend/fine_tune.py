@@ -24,12 +24,13 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ser_backend import home
+from ser_backend import home, shared_prompt
 from ser_backend.classifier import Classifier, is_out_of_memory
 from ser_backend.cores import SideBySide
 from ser_backend.errors import SerError
 from ser_backend.prefix import Prefix
-from ser_backend.tokens import Rows, TokenTable, batches
+from ser_backend.shared_prompt import Batch
+from ser_backend.tokens import Rows, TokenTable
 
 CHECKPOINT_S = 60.0
 FORWARD_TOKENS = {"cpu": 512, "cuda": 16_384}  # read as one padded batch; small ones need little padding
@@ -235,6 +236,9 @@ class _Tutor:
         self.weight = examples.weight / examples.weight.mean()
         self.target = np.minimum(examples.target, 1 - recipe.smoothing)
         self.lengths = table.lengths
+        # Dropout would be drawn once for all texts of a row, and frozen layers' output is kept text by text. Measured now, on
+        # the weights that a resumed training begins with, too: the last bits depend on it.
+        self.longest_row = 0 if recipe.dropout > 0 or recipe.frozen_layers else model.longest_row
         set_seed(recipe.random_seed)
         self._set_dropout()
 
@@ -359,10 +363,12 @@ class _Tutor:
         import torch
 
         texts = self._texts(pairs)
-        pieces = [texts[batch] for batch in batches(self.lengths[texts], self.forward_tokens)]
+        # in the end, when memory is short, a row is no longer than the longest text
+        most = min(self.longest_row, shared_prompt.TIMES * self.forward_tokens, self.graph_tokens)
+        pieces = shared_prompt.plan(self.table, texts, self.forward_tokens, most)
         where = np.empty(int(texts.max()) + 1, np.int64)
-        where[np.concatenate(pieces)] = np.arange(len(texts))
-        fits = bool(self.lengths[texts].sum() <= self.graph_tokens)
+        where[np.concatenate([piece.texts for piece in pieces])] = np.arange(len(texts))
+        fits = sum(piece.tokens for piece in pieces) <= self.graph_tokens
 
         def read(piece: int) -> Any:
             with torch.set_grad_enabled(fits):
@@ -371,14 +377,14 @@ class _Tutor:
         found = list(self.cores.map(read, range(len(pieces))))
         rewards = torch.cat([part.detach() for part in found]).requires_grad_(True)
         loss, hits = self._loss(rewards, where, pairs, n)
-        by_reward = torch.autograd.grad(loss, rewards)[0].split([len(piece) for piece in pieces])
+        by_reward = torch.autograd.grad(loss, rewards)[0].split([len(piece.texts) for piece in pieces])
 
         def backwards(lane: list[int]) -> Sequence[Any]:
             ends = [found[piece] if fits else self._forward(pieces[piece], number, place, piece) for piece in lane]
             begun = [by_reward[piece] for piece in lane]
             return torch.autograd.grad(ends, self.parameters, begun, allow_unused=True)
 
-        sizes = [len(piece) * int(self.lengths[piece].max()) for piece in pieces]
+        sizes = [piece.size for piece in pieces]
         lanes = evenly(sizes, min(LANES[self.model.device], len(pieces))) if fits else [[i] for i in range(len(pieces))]
         for gradients in self.cores.map(backwards, lanes):
             self._add(gradients)
@@ -394,15 +400,15 @@ class _Tutor:
             else:
                 parameter.grad.add_(gradient)
 
-    def _forward(self, rows: np.ndarray, number: int, place: int, part: int) -> Any:
+    def _forward(self, piece: Batch, number: int, place: int, part: int) -> Any:
         import torch
 
         if self.recipe.dropout > 0:  # the same draws whenever this piece is read again: after a resume, or twice
             draws = np.random.SeedSequence([self.recipe.random_seed, number, place, part])
             torch.manual_seed(int(draws.generate_state(1, np.uint64)[0] >> 1))
         if self.stand:
-            self.stand.show(rows)
-        return self.model.forward(self.table, rows)
+            self.stand.show(piece.texts)
+        return self.model.read(self.table, piece)
 
     def _loss(self, rewards: Any, where: np.ndarray, pairs: np.ndarray, n: int) -> tuple[Any, float]:
         import torch
