@@ -40,12 +40,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Told:
-    """What people said, for one arm: the seed's labels come first; audits: pool rows and whether the person agreed."""
+    """What people said, for one arm."""
 
     labels: Labels
-    n_seed: int
-    audit_confidence: np.ndarray  # float (n,): the confidence with which the audited labels were kept
-    audit_right: np.ndarray  # bool (n,)
+    at_random: np.ndarray  # bool (n,): of the seed, or drawn at random from the pool; these can judge
+    audit_confidence: np.ndarray  # float (audits,): the confidence with which the audited labels were kept
+    audit_right: np.ndarray  # bool (audits,)
     looks: int  # times audits were looked at, this one included
 
 
@@ -95,8 +95,8 @@ class ByRule:
 
 
 class ByTeacher:
-    """Method calibrated. The seed's labels are taken for a random sample of the pairs of seed and pool together; on them,
-    each seen by a teacher without it, rest the temperature and the certificate."""
+    """Method calibrated. The seed's labels are taken for a random sample of the pairs of seed and pool together; on them and
+    on answers about pairs drawn at random, each seen by a teacher without it, rest the temperature and the certificate."""
 
     relabels = True
     certifies = True
@@ -120,15 +120,17 @@ class ByTeacher:
         return training.side_by_side(lambda arm: self._one(arm, told[arm], opens[arm]), range(len(opens)))
 
     def _one(self, arm: int, told: Told, is_open: np.ndarray) -> Choice:
-        labels, n_seed = told.labels, told.n_seed
+        labels, judges = told.labels, told.labels.where(told.at_random)
         fitted = teacher.fit(self.z, self.prompt, labels.preferred, labels.other, self.strengths)
         reward = fitted.rewards()
         margin = reward[self.a] - reward[self.b]
         sure = np.abs(calibration.confidence(margin, fitted.variance(self.a, self.b)))
-        seen = calibration.confidence(*(part[:n_seed] for part in fitted.left_out()))  # > 0: agrees with the person
-        hot = calibration.temperature(seen, np.ones(n_seed))
+        seen = calibration.confidence(
+            *(part[told.at_random] for part in fitted.left_out())
+        )  # > 0: agrees with the person
+        hot = calibration.temperature(seen, np.ones(len(seen)))
         probability = metrics.sigmoid(sure / hot)
-        said_longer = self._longer(labels.preferred[:n_seed], labels.other[:n_seed])
+        said_longer = self._longer(judges.preferred, judges.other)
         labels_longer = self._longer(self.a, self.b) == (margin > 0)
         rows = np.flatnonzero(is_open)
         kept, by_side, overall = certify.certify_by_group(
@@ -139,7 +141,7 @@ class ByTeacher:
             labels_longer[rows],
             target=self.config.target_precision,
             delta=self.config.risk,
-            groups=self.prompt[labels.preferred[:n_seed]],
+            groups=self.prompt[judges.preferred],
         )
         keep = np.zeros(len(margin), bool)
         keep[rows[kept]] = True
@@ -198,11 +200,13 @@ class ByTeacher:
         kept: confidence of the labels that would be kept."""
         n, target = len(told.audit_right), self.config.target_precision
         share = calibration.spent(self.config.risk, told.looks)
-        if n < certify.audits_needed(target, share):
-            return 0.5, ""
-        low = calibration.lower_bound(int(told.audit_right.sum()), n, share)
-        if low >= target:
-            return 0.5, f"{n:,} audits bear the target out: at least {low:.1%} of the kept labels are right."
+        right = int(told.audit_right.sum())
+        verdict = certify.audit_verdict(right, n, target, share)
+        if verdict == "admit":
+            low = calibration.lower_bound(right, n, share)
+            return 0.5, f"{n:,} audits bear the target out: at least {low:.1%} of the labels kept last were right."
+        if verdict == "more":
+            return 0.5, f"{n:,} audits, {right:,} right: too few to confirm or to refute." if n else ""
         found = certify.certify(told.audit_confidence, told.audit_right, kept, target, share)
         if not np.isfinite(found.threshold):
             return 1.1, f"{n:,} audits do not bear out that {target:.0%} of the kept labels are right; nothing is kept."

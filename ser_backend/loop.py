@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from ser_backend.choosing import chooser_for
 from ser_backend.config import RunConfig
 from ser_backend.learners import learner_for
-from ser_backend.records import Preferred, Round
+from ser_backend.records import Checks, Preferred, Round
 from ser_backend.rounds import Played, Rounds
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
 HumanLabels = Callable[[], Mapping[str, Preferred]]  # reviewed pool pairs: pair id -> what the person said
-Audits = Callable[[], Mapping[str, bool]]  # self-labels checked at random: pair id -> did the person agree
+ChecksSoFar = Callable[[], Checks]
 
 
 class Told(NamedTuple):
@@ -35,7 +35,7 @@ def self_evolve(
     folder: RunFolder,
     human_labels: HumanLabels,
     n_rounds: int,
-    audits: Audits = dict,
+    checks: ChecksSoFar = Checks,
 ) -> Generator[Told, None, None]:
     """Run until `n_rounds` rounds after round 0 are finished in all, or a reason to stop is met.
 
@@ -68,7 +68,7 @@ def self_evolve(
         yield Told("round_started", index, {})
         started = time.perf_counter()
         played: Played | str | None = None
-        with closing(rounds.play(index, state, labels, audits()) if state else rounds.play_seed(labels)) as playing:
+        with closing(rounds.play(index, state, labels, checks()) if state else rounds.play_seed(labels)) as playing:
             while played is None:
                 try:
                     kind, payload = next(playing)

@@ -37,6 +37,7 @@ class Human:
     groups: np.ndarray  # uint64 (n,)
     n_reviews: int  # of pool pairs
     seed_rows: np.ndarray  # rows of the seed set that the first labels stand for
+    pool_rows: np.ndarray  # rows of the pool that the others stand for
 
     @property
     def is_seed(self) -> np.ndarray:
@@ -72,7 +73,7 @@ class People:
             ordered(self.seed_a[seed], self.seed_b[seed], seed_says[seed] > 0),
             ordered(self.pool_a[pool], self.pool_b[pool], said.pool[pool] > 0),
         )
-        return Human(labels, training.fold_of(groups), groups, len(pool), self.data.seed_rows[seed])
+        return Human(labels, training.fold_of(groups), groups, len(pool), self.data.seed_rows[seed], pool)
 
 
 def ordered(a: np.ndarray, b: np.ndarray, a_wins: np.ndarray, weight: np.ndarray | float = 1.0) -> Labels:

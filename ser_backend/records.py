@@ -4,6 +4,7 @@ reward: the raw scalar of one response. probability: its sigmoid. margin: reward
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 Role = Literal["seed", "pool", "heldout"]
 ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
 Preferred = Literal["a", "b", "tie"]
-Queue = Literal["learn", "audit", "seed"]
+Queue = Literal["learn", "audit", "sample", "seed"]
 Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
 
 # kinds of progress events, in words; {of} is "model" or "control"
@@ -214,3 +215,11 @@ class Review:
         if self.verdict not in ("left", "right"):
             return None
         return "a" if (self.verdict == "left") == (self.left_is == "a") else "b"
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Which answers of a run were about pairs drawn at random."""
+
+    audits: Mapping[str, bool] = field(default_factory=dict)  # self-labels that were checked: did the person agree
+    sample: frozenset[str] = frozenset()  # pairs drawn from all open ones of the pool

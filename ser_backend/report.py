@@ -113,7 +113,7 @@ def claim(round_: Round, audits: Interval | None = None) -> str | None:
     n, wrong = certificate["calibration_n"], certificate["calibration_wrong"]
     said = (
         f"{round_.n_kept:,} of {round_.n_pool:,} open pairs are labelled; with {sure} confidence at least {target} of these "
-        f"labels are right (judged on {n:,} of the seed's labels that the teacher did not see and was as sure of: it got "
+        f"labels are right (judged on {n:,} of people's labels that the teacher did not see and was as sure of: it got "
         f"{n - wrong:,} of them right)."
     )
     if by_audits:

@@ -22,22 +22,28 @@ import numpy as np
 from ser_backend.calibration import clopper_pearson
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.pairs import PairSet
-from ser_backend.records import Interval, Pair, Preferred, Queue, Response, Review, Verdict
+from ser_backend.records import Checks, Interval, Pair, Preferred, Queue, Response, Review, Verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
 Asked = Queue | Literal["mixed"]
 Mix = Mapping[str, float]  # source of pairs -> share; shares need not add up to 1
-MIX: Mix = {"audit": 0.4, "informative": 0.25, "unsure": 0.25, "suspect": 0.1}
+MIX: Mix = {"sample": 0.25, "audit": 0.15, "informative": 0.3, "unsure": 0.2, "suspect": 0.1}
 WHY = {
     "audit": "a random check of the self-labels",
+    "sample": "drawn at random from the whole pool, to judge the teacher by",
     "informative": "its answer settles most about other pairs",
     "unsure": "one of the half that the teacher is less sure of",
     "suspect": "the student contradicts the label it was given",
     "learn": "the model can hardly tell the two apart",
     "seed": "a model that did not see this label is surest that it is wrong",
 }
-QUEUE_OF: Mapping[str, Queue] = {"audit": "audit", "seed": "seed"}  # source -> the queue an answer is filed under
+AT_RANDOM = ("audit", "sample")  # queues whose answers enter estimates
+QUEUE_OF: Mapping[str, Queue] = {
+    "audit": "audit",
+    "sample": "sample",
+    "seed": "seed",
+}  # source -> the queue an answer is filed under
 FASTEST_S = 0.3  # answers sooner than this after the pair was shown come from a held key, not from reading
 
 
@@ -124,6 +130,9 @@ class Desk:
             "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
             "audit": _hash_order(np.flatnonzero(self.kept_in > 0), self.pool.pair_keys, run_id),
         }
+        if "queue_informative" in arrays:
+            # The audits' order, so that answers to the sample about kept pairs are the beginning of that queue as well.
+            self._order["sample"] = _hash_order(np.flatnonzero(is_open), self.pool.pair_keys, run_id)
         for name in MIX:
             if f"queue_{name}" in arrays:
                 rows = arrays[f"queue_{name}"]
@@ -209,7 +218,7 @@ class Desk:
         )
 
     def precision(self) -> Precision:
-        audited = [review for review in self._standing() if review.queue == "audit"]
+        audited = [review for review in self._standing() if review.queue in AT_RANDOM and review.self_label]
         audited.sort(key=lambda review: review.verdict != "skip")  # an answer counts, also when somebody else skipped
         by_place = self._by_place("audit", audited)
         beginning = [by_place[place] for place in range(_first_gap(by_place))]
@@ -307,13 +316,17 @@ def human_labels(store: Store, run_id: str) -> Mapping[str, Preferred]:
     return labels
 
 
-def audits(store: Store, run_id: str) -> Mapping[str, bool]:
-    """Pairs checked at random -> did the person agree with the self-label; ties and skips say nothing."""
-    return {
-        review.pair: review.preferred == review.self_label
+def checks(store: Store, run_id: str) -> Checks:
+    """Answers about pairs drawn at random; ties and skips say nothing."""
+    drawn = [
+        review
         for review in in_force(store.reviews(run_id))
-        if review.queue == "audit" and review.self_label and review.preferred in ("a", "b")
-    }
+        if review.queue in AT_RANDOM and review.preferred in ("a", "b")
+    ]
+    return Checks(
+        {review.pair: review.preferred == review.self_label for review in drawn if review.self_label},
+        frozenset(review.pair for review in drawn if review.queue == "sample"),
+    )
 
 
 def _first_gap(places: Collection[int]) -> int:

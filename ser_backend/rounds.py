@@ -19,7 +19,7 @@ from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.learners import Labels, Learner, Model, Progress
 from ser_backend.people import Human, People, Said, ordered
-from ser_backend.records import Preferred, Round
+from ser_backend.records import Checks, Preferred, Round
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
@@ -132,7 +132,7 @@ class Rounds:
         return Played(state, facts, self._arrays(state, model) | {"queue_seed": self._suspects(model, human)[1]}, None)
 
     def play(
-        self, index: int, before: State, labels: Mapping[str, Preferred], audits: Mapping[str, bool]
+        self, index: int, before: State, labels: Mapping[str, Preferred], checks: Checks
     ) -> Generator[Progress, None, Played | str]:
         """One round; a sentence instead, when there is nothing to train on."""
         said = self.people.read(labels)
@@ -144,7 +144,7 @@ class Rounds:
         if self.chooser.relabels:
             kept_round[:] = 0
         opens = [self.data.pool_open & (answers == 0) & (kept == 0) for kept in kept_round]
-        told = [self._told(arm, human, before.force, audits) for arm in range(len(kept_round))]
+        told = [self._told(arm, human, before, checks) for arm in range(len(kept_round))]
         choices = self.chooser.choose(chain.model, told, opens)
         for arm, choice in enumerate(choices):
             if choice.chosen.enough:
@@ -226,15 +226,24 @@ class Rounds:
 
     # ---- labels and fits
 
-    def _told(self, arm: int, human: Human, held: Arms, audits: Mapping[str, bool]) -> Told:
+    def _told(self, arm: int, human: Human, before: State, checks: Checks) -> Told:
+        """Audits: of the labels that the last round kept; those of earlier selections were judged then."""
         mine = human.folds != self.learner.folds[arm]
-        n_seed = int((mine & human.is_seed).sum())
-        rows = self.data.pool.rows_of(list(audits)) if audits else []
-        known = [(row, right) for row, right in zip(rows, audits.values(), strict=True) if row is not None]
-        confidence = held.confidence[[row for row, _ in known]] if known else np.empty(0, np.float32)
-        right = np.array([right for _, right in known], bool)
-        sure = ~np.isnan(confidence)
-        return Told(human.labels.where(mine), n_seed, confidence[sure], right[sure], looks=max(1, held.round))
+        pool, held = self.data.pool, before.force
+        sampled = np.zeros(pool.n_pairs, bool)
+        if checks.sample:
+            sampled[[row for row in pool.rows_of(list(checks.sample)) if row is not None]] = True
+        found = zip(pool.rows_of(list(checks.audits)) if checks.audits else [], checks.audits.values(), strict=True)
+        new = [(row, right) for row, right in found if row is not None and held.kept_round[0, row] > 0]
+        rows, right = np.array([row for row, _ in new], np.int64), np.array([right for _, right in new], bool)
+        sure = ~np.isnan(held.confidence[rows])
+        return Told(
+            labels=human.labels.where(mine),
+            at_random=np.concatenate([np.ones(len(human.seed_rows), bool), sampled[human.pool_rows]])[mine],
+            audit_confidence=held.confidence[rows][sure],
+            audit_right=right[sure],
+            looks=max(1, held.round),
+        )
 
     def _no_confidence(self) -> np.ndarray:
         return np.full(self.data.pool.n_pairs, np.nan, np.float32)

@@ -27,9 +27,9 @@ EVIDENCE_LABELS = 3_000  # labels that choose the strengths
 CHUNK = 16_384  # pairs whose variance is computed at a time
 MOST_STEPS = 50
 GRID = {
-    "l2": (30.0, 100.0, 300.0, 1_000.0, 3_000.0),
-    "own": (0.0, 0.1, 0.3, 1.0, 3.0),
-    "tilt": (0.0, 0.003, 0.01, 0.03, 0.1),
+    "l2": (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0),
+    "own": (0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "tilt": (0.0, 0.003, 0.01, 0.03, 0.1, 0.3),
 }
 
 

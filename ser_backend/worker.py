@@ -24,7 +24,7 @@ from ser_backend.loop import Told, self_evolve
 from ser_backend.pairs import PairSet
 from ser_backend.records import Job, Status
 from ser_backend.report import write_report
-from ser_backend.review import audits, human_labels
+from ser_backend.review import checks, human_labels
 from ser_backend.run_data import prepare
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -109,7 +109,7 @@ class Worker:
             self.folder,
             lambda: human_labels(store, run),
             self.job.rounds,
-            lambda: audits(store, run),
+            lambda: checks(store, run),
         )
         with closing(told):  # a stop, too, writes the features computed so far
             for fact in told:

@@ -24,6 +24,10 @@ QUEUE_HELP = (
     "Seed: labels you brought that look wrong; your answer replaces them in the next round."
 )
 SOURCES = {
+    "sample": (
+        "Random pairs",
+        "From the whole pool. They judge the teacher, so that more labels can be certified, and the self-labels.",
+    ),
     "audit": ("Random checks", "Say how right the self-labels are; the only ones that enter that figure."),
     "informative": ("Settle most", "Their answers together leave the teacher least unsure about all other pairs."),
     "unsure": ("Less sure half", "Random pairs among those of which the teacher is less sure."),

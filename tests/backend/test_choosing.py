@@ -12,6 +12,7 @@ from test_loop import DataOf, everything, nobody, play
 from ser_backend import certify, gate, self_label, training
 from ser_backend.config import RunConfig
 from ser_backend.loop import self_evolve
+from ser_backend.records import Checks
 from ser_backend.run_data import RunData
 from ser_backend.run_folder import RunFolder
 
@@ -85,7 +86,7 @@ def test_audits_make_the_selection_stricter_and_can_stop_it(
     def after(agreed: bool, name: str) -> tuple[RunFolder, int]:
         other = RunFolder(folder.path.parent / name)
         play(easy, data, other)
-        for _ in self_evolve(easy, data, other, lambda: said, 2, lambda: dict.fromkeys(ids, agreed)):
+        for _ in self_evolve(easy, data, other, lambda: said, 2, lambda: Checks(dict.fromkeys(ids, agreed))):
             pass
         return other, list(other.rounds())[2].n_kept
 

@@ -110,7 +110,9 @@ def test_rolled_back_self_labels_are_not_audited_and_are_open_again(
 
 def test_sides_are_random_by_pair_and_person_and_stored_with_the_vote(store: Store, run: str) -> None:
     desk = Desk(store, run)
-    sides = Counter(desk._present(row, name, "learn", "learn").left_is for row in range(100) for name in ("anna", "ben"))
+    sides = Counter(
+        desk._present(row, name, "learn", "learn").left_is for row in range(100) for name in ("anna", "ben")
+    )
     assert 70 < sides["a"] < 130
     shown = desk._present(3, "anna", "learn", "learn")
     assert desk._present(3, "anna", "learn", "learn").left_is == shown.left_is
