@@ -156,6 +156,7 @@ class ByTeacher:
             enough,
         )
         weight = (2 * probability - 1).astype(np.float32)
+        weight[keep] *= balance(weight[keep], labels_longer[keep], float(said_longer.mean()))
         chosen = Choice(selection, is_open, reward[self.a], reward[self.b], weight)
         if arm:
             return chosen
@@ -211,6 +212,19 @@ class ByTeacher:
         if not np.isfinite(found.threshold):
             return 1.1, f"{n:,} audits do not bear out that {target:.0%} of the kept labels are right; nothing is kept."
         return found.threshold, f"{n:,} audits bear the target out only above a confidence of {found.threshold:.2f}."
+
+
+def balance(weight: np.ndarray, longer: np.ndarray, wanted: float) -> np.ndarray:
+    """Factors (n,) up to 1 by which labels for the longer response, or for the other, count less, so that the longer has the
+    share `wanted` of all weight: else a student would learn that the longer wins from which side was easier to certify.
+
+    weight, longer: (n,) of the kept labels. Where one side has no label, none counts.
+    """
+    for_longer, for_other = float(weight[longer].sum()), float(weight[~longer].sum())
+    at_most = min(for_longer / wanted if wanted else np.inf, for_other / (1 - wanted) if wanted < 1 else np.inf)
+    sides = at_most * wanted, at_most * (1 - wanted)
+    factors = [min(1.0, aim / have) if have else 1.0 for aim, have in zip(sides, (for_longer, for_other), strict=True)]
+    return np.where(longer, *factors).astype(np.float32)
 
 
 def certificate_facts(one: certify.Certificate) -> dict[str, Any]:

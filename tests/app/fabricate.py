@@ -54,6 +54,38 @@ def a_round(index: int, **changed: object) -> Round:
     return Round(**{**facts, **changed})  # type: ignore[arg-type]
 
 
+def certified(**changed: object) -> dict[str, object]:
+    """Details of a calibrated round that kept KEPT pairs."""
+    n_bins, edges = 10, np.linspace(0.5, 1, 11).round(3).tolist()
+
+    def reliability(error: float) -> dict[str, object]:
+        sure = np.linspace(0.55, 0.95, n_bins)
+        right = [{"value": p - error, "low": p - error - 0.1, "high": p - error + 0.04, "n": 20} for p in sure]
+        ece = {"value": error, "low": 0.0, "high": error + 0.05, "n": 200}
+        return {"confidence": sure.tolist(), "right": right, "ece": ece, "brier": 0.2, "log_loss": 0.6}
+
+    def certificate(threshold: float | None) -> dict[str, object]:
+        facts = {"target": 0.8, "delta": 0.05, "kept": KEPT, "coverage": 0.3, "bound": 0.81}
+        return facts | {"threshold": threshold, "calibration_n": 90, "calibration_wrong": 9, "why": "x"}
+
+    return {
+        "model_round": 1,
+        "model_is_control": False,
+        "shared_prompts": 12,
+        "temperature": 1.6,
+        "certificate": certificate(1.0),
+        "certificates": {"prefers the longer": certificate(1.0), "prefers the other": certificate(2.0)},
+        "audits": "",
+        "claimed_precision": 0.88,
+        "longer_seed": 0.5,
+        "longer_kept": 0.5,
+        "reliability_before": reliability(0.09),
+        "reliability": reliability(0.031),
+        "confidence": {"edges": edges, "all": [4] * n_bins, "kept": [0] * 7 + [4] * 3},
+        **changed,
+    }
+
+
 def a_picture() -> dict[str, object]:
     p_a = np.linspace(0.05, 0.95, N_POOL).round(4)
     kept = (np.arange(N_POOL) < KEPT).astype(int)
@@ -98,8 +130,16 @@ def write_rounds(store: Store, run: Run, rounds: list[Round]) -> None:
         store.put_round(run.id, round_)
 
 
-def end(store: Store, sets: dict[Role, Dataset], status: Status, rounds: list[Round], error: str | None = None) -> Run:
-    run = jobs.submit(store, RunConfig(rounds=1), sets["seed"].id, sets["pool"].id, sets["heldout"].id, "my run", False)
+def end(
+    store: Store,
+    sets: dict[Role, Dataset],
+    status: Status,
+    rounds: list[Round],
+    error: str | None = None,
+    **settings: object,
+) -> Run:
+    config = RunConfig(rounds=1).changed(settings)
+    run = jobs.submit(store, config, sets["seed"].id, sets["pool"].id, sets["heldout"].id, "my run", False)
     job = store.claim_job("cpu")
     assert job
     if rounds:

@@ -4,7 +4,7 @@ import math
 
 import charts
 import pytest
-from fabricate import KEPT, N_POOL, a_picture, a_round
+from fabricate import KEPT, N_POOL, a_picture, a_round, certified
 
 from ser_backend.config import RunConfig
 from ser_backend.records import Interval
@@ -72,6 +72,64 @@ def test_the_axes_say_rank_where_ranks_are_compared():
     assert "probability" in charts.zones(a_picture(), CONFIG).layout.xaxis.title.text
 
 
+def test_without_the_papers_tests_kept_pairs_are_of_one_kind():
+    figure = charts.kept([a_round(0), a_round(1, n_kept_status_1=KEPT, n_kept_status_2=0)], by_tests=False)
+    assert [bar.name for bar in figure.data] == ["kept", "left open"]
+    assert sum(bar.y[0] for bar in figure.data) == N_POOL
+
+
+def test_reliability_shows_before_and_after_against_the_diagonal():
+    facts = certified()
+    figure = charts.reliability(facts)
+    after, before = trace(figure, "as used"), trace(figure, "before temperature")
+    assert list(after.x) == facts["reliability"]["confidence"]
+    assert list(before.y) == [share["value"] for share in facts["reliability_before"]["right"]]
+    assert before.line.width < after.line.width
+    low = [value - down for value, down in zip(after.y, after.error_y.arrayminus, strict=True)]
+    assert low == pytest.approx([share["low"] for share in facts["reliability"]["right"]])
+    diagonal = trace(figure, "as sure as right")
+    assert list(diagonal.x) == list(diagonal.y)
+    assert "3.1 % (0.0 to 8.1)" in figure.layout.title.text
+
+
+def test_confidence_holds_the_histogram_and_where_each_side_is_certified():
+    facts = certified()
+    figure = charts.confidence(facts)
+    assert sum(trace(figure, "all open pairs").y) == N_POOL
+    assert list(trace(figure, "kept").y) == facts["confidence"]["kept"]
+    wanted = [1 / (1 + math.exp(-threshold / 1.6)) for threshold in (1.0, 2.0)]
+    assert sorted(shape.x0 for shape in figure.layout.shapes) == pytest.approx(wanted)
+    assert {line.name for line in figure.data if line.type == "scatter"} == {
+        "certified from 65%: longer preferred",
+        "certified from 78%: shorter preferred",
+    }
+
+
+def test_confidence_says_so_where_nothing_is_certified():
+    refused = certified()["certificate"] | {"threshold": None}
+    figure = charts.confidence(certified(certificates={"prefers the longer": refused, "prefers the other": refused}))
+    assert not figure.layout.shapes
+    assert "nothing is certified" in str(figure.layout.annotations)
+
+
+def test_precision_holds_what_is_claimed_certified_and_audited():
+    audit = Interval(0.9, 0.795, 0.962, 60)
+    rounds = [a_round(0), a_round(1, details=certified()), a_round(2, details=certified(claimed_precision=0.86))]
+    figure = charts.precision(rounds, {2: audit})
+    assert list(trace(figure, "claimed").y) == [0.88, 0.86]
+    assert list(trace(figure, "certified at least").y) == [0.8, 0.8]
+    audited = trace(figure, "audited")
+    assert [round(x) for x in audited.x] == [2]
+    assert audited.customdata[0][1] == str(audit)
+    assert audited.error_y.arrayminus[0] == pytest.approx(0.105)
+    assert len(charts.precision(rounds, {}).data) == 2
+
+
+def test_a_round_that_kept_nothing_has_no_precision():
+    rounds = [a_round(0), a_round(1, n_kept=0, details=certified(claimed_precision=None))]
+    assert not charts.precision(rounds, {}).data
+
+
 def test_origins_have_one_colour_each():
     figure = charts.origins({"human": 30, "review": 4, "self": 12, "ties": 3})
     assert [bar.x[0] for bar in figure.data] == [30, 4, 12]
@@ -87,6 +145,9 @@ def test_origins_have_one_colour_each():
         charts.zones(None, CONFIG),
         charts.zones({"points": None, "histogram": None}, CONFIG),
         charts.gaps(None, CONFIG),
+        charts.reliability({}),
+        charts.confidence({}),
+        charts.precision([a_round(0)], {}),
         charts.origins({"human": 0}),
     ],
 )
@@ -102,6 +163,9 @@ def test_every_figure_has_a_title_and_named_axes():
         charts.kept([a_round(0), a_round(1)]),
         charts.zones(a_picture(), CONFIG),
         charts.gaps(a_picture(), CONFIG),
+        charts.reliability(certified()),
+        charts.confidence(certified()),
+        charts.precision([a_round(0), a_round(1, details=certified())], {}),
     ]
     for figure in figures:
         assert figure.layout.title.text

@@ -60,16 +60,34 @@ def shown(page):
     return {w.label.strip("`"): w.help for w in (*page.selectbox, *page.number_input, *page.text_input)}
 
 
-@pytest.mark.parametrize("fit", ["head", "lora", "full"])
-def test_the_form_has_every_setting_of_the_chosen_fit_with_its_one_description(open_page, sets, fit):
+METHODS = config.describe()["method"]["among"]
+
+
+@pytest.mark.parametrize(
+    ("fit", "method"), [("head", "paper"), ("lora", "paper"), ("full", "naive"), *(("head", m) for m in METHODS[1:])]
+)
+def test_the_form_has_every_setting_of_the_chosen_fit_and_method_with_its_one_description(open_page, sets, fit, method):
     page = open_page("train")
     page = page.selectbox(key="setting-laptop-fit").set_value(fit).run()
+    page = page.selectbox(key=f"setting-{config.DEFAULT_PRESET}-method").set_value(method).run()
     assert not page.exception
     for name, entry in config.describe().items():
-        if not entry["fits"] or fit in entry["fits"]:
+        if (not entry["fits"] or fit in entry["fits"]) and (not entry["methods"] or method in entry["methods"]):
             assert shown(page)[name] == entry["help"]
         else:
             assert name not in shown(page)
+
+
+def test_a_calibrated_run_is_chosen_and_what_its_rounds_are_is_told(open_page, store, sets):
+    page = open_page("train")
+    page = page.selectbox(key=f"setting-{config.DEFAULT_PRESET}-method").set_value("paper").run()
+    assert "waits for answers" not in texts(page)
+    page = page.selectbox(key=f"setting-{config.DEFAULT_PRESET}-method").set_value("calibrated").run()
+    assert "one labels the whole pool, each further one waits for answers in Review" in texts(page)
+    page.number_input(key=f"setting-{config.DEFAULT_PRESET}-target_precision").set_value(0.9)
+    page = page.run()
+    next(b for b in page.button if b.label == "Start training").click().run()
+    assert (store.runs()[0].config["method"], store.runs()[0].config["target_precision"]) == ("calibrated", 0.9)
 
 
 def test_settings_stand_in_their_sections(open_page, sets):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BAD, GOOD, PLAIN
 from test_loop import DataOf, play
 from test_review import evolve
+from tiny import BAD, GOOD, PLAIN
 
 from ser_backend import alarms, jobs, report, review
 from ser_backend.calibration import clopper_pearson
@@ -288,7 +288,7 @@ def test_a_claim_says_what_it_rests_on_and_what_is_missing() -> None:
     facts = {"certificate": certificate, "audits": "", "shared_prompts": 12}
     said = report.claim(a_round(1, facts, n_kept=612, n_pool=1_043))
     assert said.startswith("612 of 1,043 open pairs are labelled; with 95 % confidence at least 80 % of these")
-    assert "318 of the seed's labels" in said
+    assert "318 of people's labels" in said
     assert "286 of them right" in said
     assert said.endswith("none is audited yet.")
     none = certificate | {"why": "nothing is kept: 20 pairs cannot show 80 %"}

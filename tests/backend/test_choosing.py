@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_loop import DataOf, everything, nobody, play
 
-from ser_backend import certify, gate, self_label, training
+from ser_backend import certify, choosing, gate, self_label, training
 from ser_backend.config import RunConfig
 from ser_backend.loop import self_evolve
 from ser_backend.records import Checks
@@ -181,3 +181,16 @@ def test_pairs_without_a_prompt_belong_together_when_they_share_a_response(easy:
         a, b = data.ends(which)
         assert (data.prompts[a] == data.prompts[b]).all()
     assert data.lengths.min() > 0
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=1, max_size=30), st.floats(0.05, 0.95))
+def test_kept_labels_favour_the_longer_no_more_than_people_do(found: list[tuple[float, bool]], wanted: float) -> None:
+    weight, longer = (np.array(part) for part in zip(*found, strict=True))
+    factors = choosing.balance(weight, longer, wanted)
+    assert ((factors >= 0) & (factors <= 1)).all()
+    counts = weight * factors
+    if longer.all() or not longer.any():
+        assert not counts.any()  # one side alone would teach length
+    else:
+        assert counts[longer].sum() / counts.sum() == pytest.approx(wanted, abs=1e-4)
+        assert max(factors) == pytest.approx(1)
