@@ -13,6 +13,7 @@ Role = Literal["seed", "pool", "heldout"]
 ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
 Preferred = Literal["a", "b", "tie"]
 Queue = Literal["learn", "audit", "sample", "seed"]
+AT_RANDOM: tuple[Queue, ...] = ("audit", "sample")  # queues whose answers enter estimates
 Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
 
 # kinds of progress events, in words; {of} is "model" or "control"

@@ -10,7 +10,7 @@ from typing import Any
 from ser_backend import __version__
 from ser_backend.alarms import Alarm, alarms
 from ser_backend.calibration import clopper_pearson
-from ser_backend.records import Interval, Round
+from ser_backend.records import AT_RANDOM, Interval, Round
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 from ser_backend.store import in_force as standing
@@ -85,7 +85,7 @@ def audited(store: Store, run_id: str) -> dict[int, Interval]:
     right: Counter[int] = Counter()
     judged: Counter[int] = Counter()
     for review in standing(store.reviews(run_id)):
-        if review.queue == "audit" and review.self_label and review.preferred in ("a", "b"):
+        if review.queue in AT_RANDOM and review.self_label and review.preferred in ("a", "b"):
             judged[review.round] += 1
             right[review.round] += review.preferred == review.self_label
     return {index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())}
@@ -131,6 +131,18 @@ def verdict(rounds: list[Round]) -> str | None:
     if len(rounds) < 2:
         return None
     model, is_control = in_force(rounds)
+    last = rounds[-1].details
+    n_labels = last.get("n_self_labels", rounds[-1].n_kept)
+    if "certificate" in last and not n_labels:
+        return (
+            "No self-label could be kept, so the model in use is trained on people's labels only. Review pairs, then "
+            "retrain."
+        )
+    if "certificate" in last and (is_control or model.index == 0):
+        return (
+            f"{n_labels:,} labels are certified and stand, but a model trained on them was no better: the model "
+            "in use is trained on people's labels only."
+        )
     if is_control:
         return "The model in use is the control, trained on people's labels only: the self-labels did not hold up."
     if model.index == 0:

@@ -22,7 +22,7 @@ import numpy as np
 from ser_backend.calibration import clopper_pearson
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.pairs import PairSet
-from ser_backend.records import Checks, Interval, Pair, Preferred, Queue, Response, Review, Verdict
+from ser_backend.records import AT_RANDOM, Checks, Interval, Pair, Preferred, Queue, Response, Review, Verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
@@ -38,7 +38,6 @@ WHY = {
     "learn": "the model can hardly tell the two apart",
     "seed": "a model that did not see this label is surest that it is wrong",
 }
-AT_RANDOM = ("audit", "sample")  # queues whose answers enter estimates
 QUEUE_OF: Mapping[str, Queue] = {
     "audit": "audit",
     "sample": "sample",

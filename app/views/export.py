@@ -11,8 +11,9 @@ import components
 import streamlit as st
 
 from ser_backend import export
+from ser_backend.alarms import alarms
 from ser_backend.records import Run
-from ser_backend.report import warnings
+from ser_backend.report import audited, warnings
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 
@@ -159,7 +160,9 @@ def _distil(run: Run, fit: str) -> None:
 
 
 def _card(store: Store, run: Run, with_base_model: bool) -> None:
-    found = warnings(store.rounds(run.id), (RunFolder.of(run.id).json("data") or {"notes": []})["notes"])
+    rounds = store.rounds(run.id)
+    notes = (RunFolder.of(run.id).json("data") or {"notes": []})["notes"]
+    found = warnings(rounds, notes, alarms(rounds, run.config, audited(store, run.id)))
     if found:
         with st.container(border=True):
             st.markdown("**Before you use it**")
