@@ -30,15 +30,18 @@ def informative(teacher: Teacher, a: np.ndarray, b: np.ndarray, rows: np.ndarray
     rewards = teacher.rewards()
     probability = sigmoid(rewards[a[some]] - rewards[b[some]])
     noise = 1 / np.maximum(probability * (1 - probability), LEAST_CURVATURE)
-    taken = []
-    gain = np.diag(covariance) / noise  # log det grows by log(1 + gain)
-    for _ in range(min(LONGEST, len(some))):
+    taken: list[int] = []
+    n = min(LONGEST, len(some))
+    settled = np.zeros((len(some), n))  # what answers so far take off the covariance is settled settled'
+    left = np.diag(covariance).copy()  # variance of each pair once they are given
+    for at in range(n):
+        gain = left / noise  # log det grows by log(1 + gain)
+        gain[taken] = -np.inf
         best = int(np.argmax(gain))
         taken.append(best)
-        column = covariance[:, best].copy()
-        covariance -= np.outer(column, column / (column[best] + noise[best]))
-        gain = np.diag(covariance) / noise
-        gain[taken] = -np.inf
+        column = covariance[:, best] - settled[:, :at] @ settled[best, :at]
+        settled[:, at] = column / np.sqrt(column[best] + noise[best])
+        left -= settled[:, at] ** 2
     return some[taken]
 
 

@@ -111,6 +111,9 @@ class ByTeacher:
         if z is None:
             z = yield from project(self.config.changed(BUNDLED), self.data, self.folder, "teacher_")
         self.z, self.prompt, self.length = z, self.data.prompts, self.data.lengths
+        for facts in self.folder.rounds():  # a run that goes on begins its search where it was
+            if found := facts.details.get("strengths"):
+                self.strengths = teacher.Strengths(**found)
 
     def choose(self, model: Model, told: Sequence[Told], opens: Sequence[np.ndarray]) -> list[Choice]:
         every = max((one.labels for one in told), key=len)
