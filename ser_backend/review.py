@@ -181,7 +181,7 @@ class Desk:
         names: Sequence[str] = [asked]
         if asked == "mixed":
             sources = [name for name in mix if mix[name] > 0 and name in self._order]
-            done = {name: len(self._by_place(name, [r for r in mine if r.verdict != "skip"])) for name in sources}
+            done = self._answered_from(sources, [r for r in mine if r.verdict != "skip"])
             wanted = {name: mix[name] / sum(mix[n] for n in sources) * (sum(done.values()) + 1) for name in sources}
             names = sorted(sources, key=lambda name: done[name] - wanted[name])
         for name in names:
@@ -189,6 +189,16 @@ class Desk:
             if first < self.size(name):
                 return self._present(int(self._order[name][first]), annotator, name, asked)
         return None
+
+    def _answered_from(self, sources: Sequence[str], reviews: Sequence[Review]) -> Counter[str]:
+        """How many answers each source has had; one about a pair on several lists for where it comes first."""
+        done: Counter[str] = Counter()
+        for review, row in zip(reviews, self.pool.rows_of([review.pair for review in reviews]), strict=True):
+            names = [review.queue] if review.queue in AT_RANDOM else [n for n in sources if n not in AT_RANDOM]
+            if row is not None:
+                places = {name: self._place[name][row] for name in names if name in sources}
+                done.update(sorted((name for name in places if places[name] >= 0), key=places.__getitem__)[:1])
+        return done
 
     def _present(self, row: int, annotator: str, source: str, asked: Asked) -> Presentation:
         pair = self._set(source).pairs([row])[0]
