@@ -173,6 +173,7 @@ class ByTeacher:
             "certificates": {SIDES[bool(side)]: certificate_facts(one) for side, one in by_side.items()},
             "audits": audit_words,
             "claimed_precision": float(probability[keep].mean()) if enough else None,
+            "one_sided": enough and not (weight[keep] > 0).any(),
             "longer_seed": float(said_longer.mean()),
             "longer_kept": float(labels_longer[keep].mean()) if enough else None,
             "reliability_before": asdict(calibration.reliability(metrics.sigmoid(np.abs(seen)), seen > 0)),

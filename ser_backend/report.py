@@ -138,6 +138,11 @@ def verdict(rounds: list[Round]) -> str | None:
             "No self-label could be kept, so the model in use is trained on people's labels only. Review pairs, then "
             "retrain."
         )
+    if last.get("one_sided"):
+        return (
+            f"{n_labels:,} labels are certified, but all of them prefer the longer response, or all the other: a model "
+            "trained on them would learn length, so none was. Review pairs, then retrain."
+        )
     if "certificate" in last and (is_control or model.index == 0):
         return (
             f"{n_labels:,} labels are certified and stand, but a model trained on them was no better: the model "

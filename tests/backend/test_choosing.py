@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_loop import DataOf, everything, nobody, play
 
-from ser_backend import certify, choosing, gate, self_label, training
+from ser_backend import certify, choosing, gate, report, self_label, training
 from ser_backend.config import RunConfig
 from ser_backend.loop import self_evolve
 from ser_backend.records import Checks
@@ -194,3 +194,19 @@ def test_kept_labels_favour_the_longer_no_more_than_people_do(found: list[tuple[
     else:
         assert counts[longer].sum() / counts.sum() == pytest.approx(wanted, abs=1e-4)
         assert max(factors) == pytest.approx(1)
+
+
+def test_labels_of_one_side_alone_are_kept_but_not_trained_on(
+    easy: RunConfig, data_of: DataOf, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def longer_only(s, right, stratum, pool_s, pool_stratum, **settings):
+        found = certify.certify(s, right, pool_s, settings["target"], settings["delta"])
+        return (pool_s >= found.threshold) & pool_stratum, {True: found}, found
+
+    monkeypatch.setattr(choosing.certify, "certify_by_group", longer_only)
+    play(easy, data_of(easy), folder)
+    seed, first = folder.round_arrays(0), folder.round_arrays(1)
+    rounds = list(folder.rounds())
+    assert rounds[1].n_kept > 0
+    assert first["weights"][0] == pytest.approx(seed["weights"][0], abs=1e-6)
+    assert "would learn length" in (report.verdict(rounds) or "")
