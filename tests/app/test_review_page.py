@@ -1,10 +1,13 @@
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from fabricate import KEPT, N_POOL, texts
 
 from ser_backend import review
 from ser_backend.records import Status
+from ser_backend.run_folder import RunFolder
 from ser_backend.store import in_force
 
 
@@ -114,3 +117,51 @@ def test_votes_are_quick(open_page, finished):
     for _ in range(5):
         page = press(page, "left")
     assert (time.perf_counter() - began) / 5 < 1.0
+
+
+def with_queues(store, run, **details):
+    """Lists of pairs by reason, as a calibrated round leaves them."""
+    folder = RunFolder.of(run.id)
+    last = folder.finished()[-1]
+    arrays = folder.round_arrays(last)
+    open_rows = np.arange(KEPT, N_POOL)
+    arrays |= {"queue_informative": open_rows[::-1].copy(), "queue_unsure": open_rows.copy()}
+    arrays |= {"queue_suspect": np.arange(2), "queue_seed": np.arange(3)}
+    (round_,) = (r for r in folder.rounds() if r.index == last)
+    folder.write_round(replace(round_, details=round_.details | details), arrays, None)
+
+
+def test_a_calibrated_run_begins_with_the_recommended_mix_and_says_why_each_pair(open_page, store, finished):
+    with_queues(store, finished)
+    page = open_page("review")
+    assert page.segmented_control(key="queue").value == "mixed"
+    assert "Why this pair:" in texts(page)
+    for _ in range(8):
+        page = press(page, "left")
+    assert not page.exception
+    assert {r.queue for r in store.reviews(finished.id)} == {"learn", "audit", "sample"}
+
+
+def test_the_mix_can_be_changed(open_page, store, finished):
+    with_queues(store, finished)
+    page = open_page("review")
+    for name in ("sample", "audit", "unsure", "suspect"):
+        page = page.slider(key=f"mix-{name}").set_value(0).run()
+    page = press(page, "left")
+    page = press(page, "left")
+    assert "settles most" in texts(page)
+    assert store.reviews(finished.id)[-1].queue == "learn"
+
+
+def test_seed_labels_that_look_wrong_are_shown_and_what_they_say_comes_after_the_vote(open_page, store, finished):
+    audit = {"share": None, "in_words": "Look at the 3 most suspicious first."}
+    with_queues(store, finished, seed_audit=audit, learning_curve={"in_words": "The next 100 bring +0.6 points."})
+    page = open_page("review")
+    said = texts(page)
+    assert "Look at the 3 most suspicious first." in said
+    assert "The next 100 bring +0.6 points." in said
+    page = page.segmented_control(key="queue").set_value("seed").run()
+    assert "seed's label says" not in texts(page)
+    page = press(page, "left")
+    assert "The seed's label says" in texts(page)
+    assert store.reviews(finished.id)[-1].queue == "seed"
