@@ -3,11 +3,12 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import compare
+from benchmarks import claims, compare
 from benchmarks.annotator import Annotator, Desk, sureness, targeted, uniform
 from benchmarks.arms import ARMS, NO_SELF_LABELS, Arm, Cell, Source, outcome
 from benchmarks.compare import Draws, Plan, chosen_arms, markdown, play, results, svg
@@ -345,3 +346,24 @@ def test_the_seed_models_own_figures(file: Path, more: dict[str, str], tmp_path:
         assert found["control_pool_accuracy"] == found["pool_accuracy"]
         assert len(here.plain.hidden) == data.pool.n_pairs
         assert (np.abs(here.plain.hidden) == 1).all()
+
+
+def test_claims_are_means_over_seeds_of_what_the_cells_say() -> None:
+    def outcome(pool: float, right: list[float], certified: float | None = None) -> dict[str, Any]:
+        found = {"pool_accuracy": pool, "control_pool_accuracy": 0.5, "right": right, "human_labels": 20}
+        return found | {"certified": certified, "target": 0.8}
+
+    cells = {
+        str(seed): {
+            "calibrated": outcome(0.6 + seed / 100, [0, 0], 0.9 if seed else 0.7),
+            "reviews, targeted": outcome(0.7, [3, 4]),
+            "reviews, random": outcome(0.7, [3, 2]),
+        }
+        for seed in range(3)
+    }
+    files = {"a.jsonl": {"cells": {"0.15": cells}, "full": {"right": [4, 4]}, "group_sizes": [5, 5]}}
+    labels, reviews = "\n".join(claims.labels_table(files)), "\n".join(claims.reviews_table(files))
+    assert "| a | 20 (15%) | 50.0 | 61.0 | **+11.0 (+8.5 to +13.5)** | 2 of 3; nothing kept in 6 |" in labels
+    assert "in 8 of 9 runs" in labels
+    assert "| 70.0 | 50.0 | **+20.0 (+20.0 to +20.0)** |" in reviews
+    assert reviews.endswith("yes |")  # 70 % lies within the interval of 8 of 10
