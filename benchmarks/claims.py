@@ -67,8 +67,8 @@ def labels_table(files: Mapping[str, Any]) -> list[str]:
 
 def reviews_table(files: Mapping[str, Any]) -> list[str]:
     lines = [
-        "| set | human labels | reviews: held-out | random reviews | difference | reviews: pool labels right | random reviews | "
-        "difference | all labels | within their interval |",
+        "| set | human labels | reviews: held-out | random reviews | difference | reviews: pool labels right | random "
+        "reviews | difference | all labels | within their interval |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in files.items():
