@@ -74,11 +74,14 @@ def reviews_table(files: Mapping[str, Any]) -> list[str]:
     for name, found in files.items():
         n_test = sum(found["group_sizes"])
         full = wilson(float(np.sum(found["full"]["right"])), n_test)
+        gains, pool_gains = [], []  # (fractions, seeds)
         for fraction, cells in sorted(found["cells"].items(), key=lambda item: float(item[0])):
             if any(arm not in cell for cell in cells.values() for arm in (TARGETED, RANDOM)):
                 continue
             ours, theirs = (np.array(share(cells, arm)) / n_test for arm in (TARGETED, RANDOM))
             pool, their_pool = (column(cells, arm, "pool_accuracy") for arm in (TARGETED, RANDOM))
+            gains.append(ours - theirs)
+            pool_gains.append(np.subtract(pool, their_pool))
             cells_of_row = [
                 name.split(".")[0],
                 f"{column(cells, TARGETED, 'human_labels')[0]:,} ({float(fraction):.0%})",
@@ -92,6 +95,9 @@ def reviews_table(files: Mapping[str, Any]) -> list[str]:
                 "yes" if ours.mean() >= full.low else "no",
             ]
             lines.append(f"| {' | '.join(cells_of_row)} |")
+        if len(gains) > 1:
+            means = (over_seeds(np.mean(part, axis=0)) for part in (gains, pool_gains))
+            lines.append(f"| {name.split('.')[0]} | mean of these | | | {next(means)} | | | {next(means)} | | |")
     return lines
 
 
