@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_backend import training
+from ser_backend import choosing, training
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.loop import Told, self_evolve
@@ -191,3 +191,34 @@ def test_a_killed_training_goes_on_to_the_bit(
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert weights_of(killed) == weights_of(calm)
     assert [r.index for r in killed.rounds()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fit", ["full", "lora"])
+def test_a_teacher_labels_for_a_transformer_too(
+    config: RunConfig, data_of: DataOf, folder: RunFolder, fit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher reads features of its own; here the tiny model's instead of the bundled one's."""
+    monkeypatch.setattr(choosing, "BUNDLED", {"base_model": config.base_model, "max_length": 64})
+    easy = tuned(config, fit, method="calibrated", target_precision=0.6, risk=0.2, epochs=1)
+    data = data_of(easy)
+    told = play(easy, data, folder)
+    rounds = list(folder.rounds())
+    assert [r.index for r in rounds] == [0, 1]
+    assert rounds[1].n_kept > 0
+    assert rounds[1].n_train == rounds[1].n_human + rounds[1].n_kept
+    assert "another would repeat it" in told[-1].payload["stopped_because"]
+    said = {data.pool.pair_keys[row].decode(): "a" for row in folder.round_arrays(1)["queue_informative"][:4]}
+    play(easy, data, folder, lambda: said, rounds=2)
+    assert folder.finished() == [0, 1, 2]
+    assert list(folder.rounds())[2].n_human == rounds[1].n_human + 4
+
+
+def test_a_teacher_that_keeps_nothing_costs_no_training(
+    config: RunConfig, data_of: DataOf, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "BUNDLED", {"base_model": config.base_model, "max_length": 64})
+    strict = tuned(config, "full", method="calibrated", target_precision=0.99, risk=0.001, epochs=1)
+    told = play(strict, data_of(strict), folder)
+    assert {fact.round for fact in told if fact.kind == "training_progressed"} == {0}
+    assert [r.n_kept for r in folder.rounds()] == [0, 0]
+    assert len(folder.round_arrays(1)["queue_informative"])
