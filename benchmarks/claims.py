@@ -31,7 +31,7 @@ def over_seeds(values: Sequence[float]) -> str:
         return f"{found.mean():+.1f}"
     half = stdtrit(len(found) - 1, 0.975) * found.std(ddof=1) / np.sqrt(len(found))
     text = f"{found.mean():+.1f} ({found.mean() - half:+.1f} to {found.mean() + half:+.1f})"
-    return f"**{text}**" if abs(found.mean()) > half else text
+    return f"**{text}**" if abs(found.mean()) > max(half, 0.05) else text
 
 
 def column(cells: Cells, arm: str, key: str) -> list[Any]:
