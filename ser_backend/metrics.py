@@ -6,6 +6,7 @@ import numpy as np
 
 from ser_backend.records import Interval
 
+FEW_GROUPS = 10
 Z_95 = 1.959963984540054  # two-sided 95 % point of the standard normal
 
 
@@ -40,10 +41,12 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Mean of new - old with a 95 % interval by paired bootstrap over groups (whole groups are drawn).
 
-    new, old: per-pair results such as `correct` gives, shape (n,), nan left out. groups: shape (n,).
+    new, old: per-pair results such as `correct` gives, shape (n,), nan left out. groups: shape (n,). With fewer than
+    FEW_GROUPS groups, which say little of how groups differ (a single one nothing at all), the interval is at least as wide
+    as with every pair a group of its own.
     """
     known = ~(np.isnan(new) | np.isnan(old))
-    _, group = np.unique(groups[known], return_inverse=True)
+    names, group = np.unique(groups[known], return_inverse=True)
     if not len(group):
         return math.nan, math.nan, math.nan
     sums = np.bincount(group, weights=(new - old)[known])
@@ -55,6 +58,9 @@ def paired_difference(
         picked = random.integers(len(sizes), size=(min(block, draws - begin), len(sizes)))
         means.append(sums[picked].sum(1) / sizes[picked].sum(1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    if len(names) < min(FEW_GROUPS, len(group)):
+        _, alone_low, alone_high = paired_difference(new[known], old[known], np.arange(len(group)), random_seed, draws)
+        low, high = min(low, alone_low), max(high, alone_high)
     return float(sums.sum() / sizes.sum()), float(low), float(high)
 
 

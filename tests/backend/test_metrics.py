@@ -59,3 +59,13 @@ def test_paired_difference_draws_whole_groups() -> None:
 def test_interval_reads_as_a_sentence_part() -> None:
     assert str(metrics.wilson(0, 0)) == "not known (n = 0)"
     assert str(Interval(0.718, 0.694, 0.741, 1_388)) == "71.8 % (69.4 to 74.1, n = 1,388)"
+
+
+def test_a_single_group_does_not_make_a_difference_certain() -> None:
+    random = np.random.default_rng(0)
+    new, old = (random.random(200) < 0.72).astype(float), (random.random(200) < 0.70).astype(float)
+    value, low, high = metrics.paired_difference(new, old, np.zeros(200))
+    alone = metrics.paired_difference(new, old, np.arange(200))
+    assert (value, low, high) == alone
+    assert low < 0 < high
+    assert metrics.paired_difference(np.ones(3), np.zeros(3), np.arange(3)) == (1, 1, 1)
