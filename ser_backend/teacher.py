@@ -61,6 +61,7 @@ class Teacher:
     other: np.ndarray
     strengths: Strengths
     weights: np.ndarray  # (k,): mode of w
+    margin: np.ndarray  # (n,): posterior mode of the labels' own margins
     dual: np.ndarray  # (n,): a posterior mean is the sum over labels of its prior covariance with them times this
     log_evidence: float  # log P(labels | strengths)
     blocks: tuple[_Block, ...]
@@ -77,10 +78,11 @@ class Teacher:
     def rewards(self) -> np.ndarray:
         """Posterior mode of every response's reward, float64 (m,)."""
         found = self.z @ self.weights
-        responses = _rows_by_value(self.prompt) if self.blocks else {}
+        labelled = np.flatnonzero(np.isin(self.prompt, [self.prompt[self.preferred[b.rows[0]]] for b in self.blocks]))
+        responses = _rows_by_value(self.prompt[labelled])
         for block in self.blocks:
             i, j, dual = self.preferred[block.rows], self.other[block.rows], self.dual[block.rows]
-            mine = responses[int(self.prompt[i[0]])]
+            mine = labelled[responses[int(self.prompt[i[0]])]]
             found[mine] += self.z[mine] @ (self.strengths.tilt * (dual @ (self.z[i] - self.z[j])))
             np.add.at(found, i, self.strengths.own * dual)
             np.add.at(found, j, -self.strengths.own * dual)
@@ -100,14 +102,18 @@ class Teacher:
         return found
 
     def _variance(self, a: np.ndarray, b: np.ndarray, block: _Block | None) -> np.ndarray:
-        x = (self.z[a] - self.z[b]).astype(np.float64)
+        x = self.z[a] - self.z[b]
+        if block is None:  # nearly all of a large pool: as precise as the features are
+            beyond = self.strengths.tilt * np.einsum("ij,ij->i", x, x) + 2 * self.strengths.own * (a != b)
+            return beyond + np.einsum("ij,ij->i", x @ self.spread.astype(x.dtype), x)
+        x = x.astype(np.float64)
         beyond = self.strengths.tilt * (x * x).sum(1) + 2 * self.strengths.own * (a != b)
-        if block is not None:
-            i, j = self.preferred[block.rows], self.other[block.rows]
-            shared = _covariance(x, a, b, (self.z[i] - self.z[j]).astype(np.float64), i, j, self.strengths)
-            solved = shared @ block.inverse
-            beyond = np.maximum(beyond - (solved * shared).sum(1), 0)
-            x = x - solved @ (self.z[i] - self.z[j])
+        i, j = self.preferred[block.rows], self.other[block.rows]
+        y = (self.z[i] - self.z[j]).astype(np.float64)
+        shared = _covariance(x, a, b, y, i, j, self.strengths)
+        solved = shared @ block.inverse
+        beyond = np.maximum(beyond - (solved * shared).sum(1), 0)
+        x = x - solved @ y
         return beyond + ((x @ self.spread) * x).sum(1)
 
     def covariance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -132,15 +138,9 @@ class Teacher:
 
         The cavity of Laplace's approximation: one fit instead of n (Rasmussen and Williams 2006, section 5.4.2).
         """
-        margin = self.margins_seen()
-        wrong = sigmoid(-margin)
-        mean = margin + wrong / self.curvature - self.dual / self.precision
+        wrong = sigmoid(-self.margin)
+        mean = self.margin + wrong / self.curvature - self.dual / self.precision
         return mean, np.maximum(1 / self.precision - 1 / self.curvature, 1e-9)
-
-    def margins_seen(self) -> np.ndarray:
-        """Posterior mode of the labels' own margins, (n,)."""
-        rewards = self.rewards()
-        return rewards[self.preferred] - rewards[self.other]
 
 
 def fit(z: np.ndarray, prompt: np.ndarray, preferred: np.ndarray, other: np.ndarray, strengths: Strengths) -> Teacher:
@@ -220,6 +220,7 @@ def fit(z: np.ndarray, prompt: np.ndarray, preferred: np.ndarray, other: np.ndar
         other=other,
         strengths=strengths,
         weights=w,
+        margin=margin,
         dual=dual,
         log_evidence=-value - 0.5 * log_det,
         blocks=tuple(_Block(*parts) for parts in zip(groups, priors, inverses, strict=True)),
