@@ -126,6 +126,16 @@ def claim(round_: Round, audits: Interval | None = None) -> str | None:
     )
 
 
+def of_seed(store: Store, seed_id: str) -> list[str]:
+    """What the newest run with this seed found of its labels: what more would bring, and which look wrong; [] before one."""
+    for run in store.runs():
+        rounds = store.rounds(run.id) if run.seed == seed_id else []
+        if rounds:
+            found = (rounds[-1].details.get(name) for name in ("learning_curve", "seed_audit"))
+            return [one["in_words"] for one in found if one]
+    return []
+
+
 def verdict(rounds: list[Round]) -> str | None:
     """Did the self-labels help? The model in force against the control, on the held-out pairs, in words."""
     if len(rounds) < 2:

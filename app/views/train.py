@@ -7,7 +7,7 @@ import components
 import state
 import streamlit as st
 
-from ser_backend import config, forecast, jobs, machine
+from ser_backend import config, forecast, jobs, machine, report
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
 from ser_backend.records import Dataset, Role
@@ -41,6 +41,7 @@ def page() -> None:
         assert seed
         assert pool
         settings, name = _settings(f"{seed.name} on {pool.name}")
+        _of_seed(store, seed)
     with right:
         chosen = _plan(store, settings, seed, pool, heldout)
     if chosen and action.button("Start training", type="primary", icon=":material/play_arrow:"):
@@ -49,6 +50,21 @@ def page() -> None:
             components.show_run(run.id)
             st.switch_page("views/watch.py")
     _queue(store)
+
+
+def _of_seed(store: Store, seed: Dataset) -> None:
+    """Before more is labelled or trained: are there labels enough, and are they right?"""
+    with st.expander("Are there labels enough, and are they right?", icon=":material/query_stats:"):
+        found = report.of_seed(store, seed.id)
+        for sentence in found:
+            st.markdown(components.plain(sentence))
+        if found:
+            st.caption("As of the newest run with this seed. The Review page lists the labels that look wrong.")
+        else:
+            st.markdown(
+                "No run has looked at this seed yet. Start one with `rounds` at 0: it trains the seed model only, and says "
+                "what more labels would bring and which of yours look wrong."
+            )
 
 
 def _pick(label: str, role: Role, sets: list[Dataset], optional: bool = False) -> Dataset | None:

@@ -95,7 +95,7 @@ class HeadLearner:
             points = learning_curve.measure(self._differences(human), groups, folds, l2, random_seed=number)
         except SerError as error:
             return {"in_words": str(error)}
-        found = learning_curve.fit(points, random_seed=number)
+        found = learning_curve.fit(points, draws=200, random_seed=number)
         return {"in_words": found.in_words(), "curve": found.as_dict()}
 
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> HeadArms:

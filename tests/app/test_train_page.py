@@ -1,5 +1,5 @@
 import pytest
-from fabricate import texts
+from fabricate import a_round, end, texts
 
 from ser_backend import config, forecast, jobs, machine
 from ser_backend.forecast import Measured, Note, Work
@@ -164,3 +164,15 @@ def test_an_estimate_that_failed_says_why_and_can_be_made_again(open_page, store
     monkeypatch.setattr(jobs, "start_dry_run", measured)
     page = next(b for b in page.button if b.label == "Estimate again").click().run()
     assert "About 37 s" in texts(page)
+
+
+def test_what_runs_found_of_a_seeds_labels_is_told_before_the_next(open_page, store, sets):
+    assert "No run has looked at this seed yet" in texts(open_page("train"))
+    found = {
+        "learning_curve": {"in_words": "The next 100 bring +0.6 points."},
+        "seed_audit": {"in_words": "2 look wrong."},
+    }
+    end(store, sets, Status.SUCCEEDED, [a_round(0, details=a_round(0).details | found)])
+    said = texts(open_page("train"))
+    assert "The next 100 bring +0.6 points." in said
+    assert "2 look wrong." in said
