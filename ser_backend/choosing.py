@@ -21,6 +21,7 @@ from ser_backend.run_folder import RunFolder
 
 BUNDLED = {"base_model": "bundled", "max_length": 512}  # what the teacher reads while a transformer is trained
 HISTOGRAM_BINS = 50
+SAME_STRENGTHS = 0.05  # of the labels: with so few new ones the teacher's strengths are not searched again
 SIDES = {True: "prefers the longer", False: "prefers the other"}
 
 
@@ -104,7 +105,7 @@ class ByTeacher:
     def __init__(self, config: RunConfig, data: RunData, folder: RunFolder, learner: Learner) -> None:
         self.config, self.data, self.folder, self.learner = config, data, folder, learner
         self.a, self.b = data.ends("pool")
-        self.strengths = teacher.Strengths()
+        self.strengths, self.chosen_on = teacher.Strengths(), 0  # and how many labels chose them
 
     def prepare(self) -> Generator[Progress, None, None]:
         z = getattr(self.learner, "z", None)  # a head reads features already
@@ -114,12 +115,15 @@ class ByTeacher:
         for facts in self.folder.rounds():  # a run that goes on begins its search where it was
             if found := facts.details.get("strengths"):
                 self.strengths = teacher.Strengths(**found)
+                self.chosen_on = facts.details.get("strengths_on", 0)
 
     def choose(self, model: Model, told: Sequence[Told], opens: Sequence[np.ndarray]) -> list[Choice]:
         every = max((one.labels for one in told), key=len)
-        self.strengths = teacher.choose_strengths(
-            self.z, self.prompt, every.preferred, every.other, self.strengths, self.config.random_seed
-        )
+        if not self.chosen_on or len(every) > (1 + SAME_STRENGTHS) * self.chosen_on:
+            self.strengths = teacher.choose_strengths(
+                self.z, self.prompt, every.preferred, every.other, self.strengths, self.config.random_seed
+            )
+            self.chosen_on = len(every)
         return training.side_by_side(lambda arm: self._one(arm, told[arm], opens[arm]), range(len(opens)))
 
     def _one(self, arm: int, told: Told, is_open: np.ndarray) -> Choice:
@@ -167,6 +171,7 @@ class ByTeacher:
         edges = np.linspace(0.5, 1, HISTOGRAM_BINS + 1)
         facts = {
             "strengths": asdict(fitted.strengths),
+            "strengths_on": self.chosen_on,
             "shared_prompts": int((np.bincount(self.prompt[labels.preferred]) > 1).sum()),
             "temperature": hot,
             "certificate": certificate_facts(overall),
