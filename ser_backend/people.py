@@ -11,10 +11,8 @@ import numpy as np
 
 from ser_backend import training
 from ser_backend.learners import Labels
-from ser_backend.records import Preferred
+from ser_backend.records import SIGN, Preferred
 from ser_backend.run_data import RunData
-
-SIGN: Mapping[Preferred, int] = {"a": 1, "b": -1, "tie": 2}
 
 
 @dataclass(frozen=True)

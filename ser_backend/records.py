@@ -12,6 +12,7 @@ from typing import Any, Literal
 Role = Literal["seed", "pool", "heldout"]
 ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
 Preferred = Literal["a", "b", "tie"]
+SIGN: Mapping[Preferred, int] = {"a": 1, "b": -1, "tie": 2}  # an answer as a number; 0 is none
 Queue = Literal["learn", "audit", "sample", "seed"]
 AT_RANDOM: tuple[Queue, ...] = ("audit", "sample")  # queues whose answers enter estimates
 Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]

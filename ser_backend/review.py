@@ -22,7 +22,7 @@ import numpy as np
 from ser_backend.calibration import clopper_pearson
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.pairs import PairSet
-from ser_backend.records import AT_RANDOM, Checks, Interval, Pair, Preferred, Queue, Response, Review, Verdict
+from ser_backend.records import AT_RANDOM, SIGN, Checks, Interval, Pair, Preferred, Queue, Response, Review, Verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
@@ -271,7 +271,7 @@ class Desk:
         found = np.zeros(pairs.n_pairs, np.int8)
         for row, said in zip(pairs.rows_of(list(answers)), answers.values(), strict=True):
             if row is not None:
-                found[row] = {"a": 1, "b": -1, "tie": 2}[said]
+                found[row] = SIGN[said]
         return found
 
 

@@ -114,6 +114,7 @@ class Rounds:
         nothing = np.zeros((len(self.learner.folds), self.data.pool.n_pairs), np.int16)
         seed = Arms(model, nothing, nothing.astype(np.int8), self._no_confidence(), 0)
         state = State(seed, seed, model, said, 0)
+        audit, suspects = self._suspects(model, human)
         n_train = int((human.folds != self.learner.folds[0]).sum())
         facts = Round(
             index=0,
@@ -126,10 +127,10 @@ class Rounds:
             promoted="new",
             why="the seed model: people's labels only",
             seconds=0.0,
-            details=self._details(state, human, "", model),
+            details=self._details(state, human, "", model) | {"seed_audit": audit},
             **self._measured(model, model, human),
         )
-        return Played(state, facts, self._arrays(state, model) | {"queue_seed": self._suspects(model, human)[1]}, None)
+        return Played(state, facts, self._arrays(state, model) | {"queue_seed": suspects}, None)
 
     def play(
         self, index: int, before: State, labels: Mapping[str, Preferred], checks: Checks
@@ -197,6 +198,7 @@ class Rounds:
             )
         state = State(made, force, control, said, failed, last_words)
         new_kept = kept_round[0] == index
+        audit, suspects = self._suspects(model, human)
         n_self = len(self._self_labels(index, kept_round[0], preferred[0], mine.weight))
         n_train = len(self._training_labels(0, index, human, kept_round[0], preferred[0], mine.weight))
         facts = Round(
@@ -211,12 +213,13 @@ class Rounds:
             why=verdict.why,
             seconds=0.0,
             details=self._details(state, human, mine.chosen.stage, model)
+            | {"seed_audit": audit}
             | self._signs(mine, new_kept, confidence, human)
             | self._changes(mine, chain)
             | mine.facts,
             **self._measured(model, control, human),
         )
-        arrays = self._arrays(state, model) | {"queue_seed": self._suspects(model, human)[1]}
+        arrays = self._arrays(state, model) | {"queue_seed": suspects}
         arrays |= {f"queue_{name}": rows for name, rows in self.chooser.queue(mine, model.rewards(0)).items()}
         arrays |= {
             "new_status": mine.chosen.status,
@@ -346,7 +349,6 @@ class Rounds:
         return {
             **model.facts(),
             "learning_curve": self.learner.curve(model, human.labels, human.groups, human.folds),
-            "seed_audit": self._suspects(model, human)[0],
             "model_temperature": calibration.temperature(seen, np.ones(len(seen))) if len(seen) else None,
             "n_reviews": human.n_reviews,
             "stage": stage,

@@ -70,11 +70,6 @@ class Teacher:
     precision: np.ndarray  # (n,): diagonal of (prior covariance of all labels' margins + 1 / curvature)^-1
     curvature: np.ndarray  # (n,)
 
-    @property
-    def shares(self) -> bool:
-        """Whether labels speak about pairs beyond their features."""
-        return bool(self.blocks)
-
     def rewards(self) -> np.ndarray:
         """Posterior mode of every response's reward, float64 (m,)."""
         found = self.z @ self.weights

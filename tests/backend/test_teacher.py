@@ -97,7 +97,7 @@ def test_a_label_speaks_about_pairs_that_share_a_response_or_a_prompt_and_not_ab
     assert (rewards[6:] == 0).all()
     features_only = teacher.fit(z, prompt, np.array([0, 1]), np.array([1, 2]), Strengths(1.0, 0.0, 0.0))
     assert (features_only.rewards() == 0).all()
-    assert not features_only.shares
+    assert not features_only.blocks
 
 
 def test_evidence_finds_that_responses_have_strengths_of_their_own_only_where_they_have() -> None:
