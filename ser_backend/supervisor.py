@@ -1,5 +1,7 @@
 """python -m ser_backend.supervisor: the one process that starts workers, one job a slot at a time.
 
+While it has nothing to do it keeps one worker in reserve, its imports done: a person who clicks "Retrain now" waits for the
+round and not for Python to start.
 Holds a file lock, so there is one per data folder. Workers are sessions of their own and outlive it: when it comes back it
 finds them by (pid, process start time). A job whose process is gone without a word was interrupted; it is queued again and
 resumes from its last finished round, up to MOST_ATTEMPTS starts without a finished round in between.
@@ -7,6 +9,7 @@ resumes from its last finished round, up to MOST_ATTEMPTS starts without a finis
 
 import argparse
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +17,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -23,8 +27,8 @@ from ser_backend.records import Job, Status
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
 
-POLL_S = 0.3
-IDLE_EXIT_S = 300.0
+POLL_S = 0.1
+IDLE_EXIT_S = 1800.0  # a person at the review desk asks for a round now and then
 RETRY_S = 3.0
 TERM_AFTER_S = 10.0  # the worker sees the stop flag itself within seconds; only a stuck one is signalled
 KILL_AFTER_S = 20.0
@@ -37,6 +41,7 @@ class Supervisor:
         self.children: dict[int, subprocess.Popen[bytes]] = {}  # job id -> worker started by this process
         self.watched: dict[int, Job] = {}  # jobs whose process, or what it left behind, may still be there
         self.stop_seen: dict[int, float] = {}
+        self.reserve: subprocess.Popen[bytes] | None = None
         self.leaving = False
         self.slots = this_machine().slots
 
@@ -52,8 +57,10 @@ class Supervisor:
             if busy:
                 idle_since = time.monotonic()
             if exit_when_idle and time.monotonic() - idle_since > IDLE_EXIT_S:
-                return
+                break
             time.sleep(POLL_S)
+        if self.reserve and self.reserve.stdin:
+            self.reserve.stdin.close()  # it ends at that; should this process be killed, the system closes it
 
     def step(self) -> bool:
         """Look once: reap, reconcile, enforce stops, start. True while any job is active."""
@@ -69,27 +76,49 @@ class Supervisor:
         for slot in self.slots:
             if slot not in taken and (claimed := self.store.claim_job(slot)):
                 self._start(claimed, slot)
-        return bool(self.store.jobs(Status.QUEUED, Status.RUNNING, Status.STOPPING))
+        busy = bool(self.store.jobs(Status.QUEUED, Status.RUNNING, Status.STOPPING))
+        if not busy and (self.reserve is None or self.reserve.poll() is not None):
+            self.reserve = self._spawn(["--wait"], home.home() / "supervisor.log", stdin=subprocess.PIPE)
+        return busy
 
     def _start(self, job: Job, slot: str) -> None:
         folder = RunFolder.of(job.run)
         folder.path.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "SER_HOME": str(home.home()), "PYTHONUNBUFFERED": "1"}
-        environment["CUDA_VISIBLE_DEVICES"] = slot.removeprefix("gpu:") if slot.startswith("gpu:") else ""
-        # Output goes to a file: a pipe that nobody reads blocks the child for ever.
-        with folder.log().open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "ser_backend.worker", str(job.id)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=home.home(),
-                env=environment,
-            )
+        visible = slot.removeprefix("gpu:") if slot.startswith("gpu:") else ""
+        child = self._from_reserve(job, folder.log(), visible)
+        if child is None:
+            child = self._spawn([str(job.id)], folder.log(), CUDA_VISIBLE_DEVICES=visible)
         self.children[job.id] = child
         with suppress(psutil.NoSuchProcess):
             self.store.set_process(job.id, child.pid, psutil.Process(child.pid).create_time())
+
+    def _from_reserve(self, job: Job, log: Path, visible: str) -> subprocess.Popen[bytes] | None:
+        """Give the job to the waiting worker; None when there is none."""
+        child, self.reserve = self.reserve, None
+        if child is None or child.poll() is not None or child.stdin is None:
+            return None
+        order = {"job": job.id, "log": str(log), "environment": {"CUDA_VISIBLE_DEVICES": visible}}
+        try:
+            child.stdin.write(json.dumps(order).encode() + b"\n")
+            child.stdin.close()
+        except OSError:
+            return None
+        return child
+
+    @staticmethod
+    def _spawn(arguments: list[str], log: Path, stdin: int = subprocess.DEVNULL, **more: str) -> subprocess.Popen[bytes]:
+        """Start a worker as the leader of a session of its own."""
+        # Output goes to a file: a pipe that nobody reads blocks the child for ever.
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "ser_backend.worker", *arguments],
+                stdin=stdin,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                cwd=home.home(),
+                env={**os.environ, "SER_HOME": str(home.home()), "PYTHONUNBUFFERED": "1", **more},
+            )
 
     def _alive(self, job: Job) -> bool:
         child = self.children.get(job.id)

@@ -1,10 +1,12 @@
 """python -m ser_backend.worker JOB: drive the loop for one claimed job; write events and rounds, beat, heed the stop flag.
 
 Started by the supervisor as the leader of a session of its own. Ends with the job's row telling how it ended.
+With --wait instead of a job: import what a run needs, then wait for the order (one JSON line on the standard input).
 """
 
 import faulthandler
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -31,6 +33,7 @@ from ser_backend.store import Store
 
 BEAT_S = 2.0
 MOST_TRIES = 10
+NEEDED_LATER = ("alembic.command", "scipy.optimize", "scipy.sparse.csgraph", "sklearn.utils.extmath", "threadpoolctl")
 PROGRESS_S = 0.5  # progress events at most this often
 
 
@@ -158,5 +161,21 @@ def main(job_id: int) -> int:
     return 0 if worker.main() in (Status.SUCCEEDED, Status.STOPPED) else 1
 
 
+def wait_for_order() -> int | None:
+    """The job that the supervisor names, its output and environment set; None when the supervisor has gone."""
+    for module in NEEDED_LATER:
+        importlib.import_module(module)
+    line = sys.stdin.readline()
+    if not line:
+        return None
+    order = json.loads(line)
+    os.environ.update(order["environment"])
+    with open(order["log"], "ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    return int(order["job"])
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    job = wait_for_order() if sys.argv[1] == "--wait" else int(sys.argv[1])
+    sys.exit(0 if job is None else main(job))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ def boss(store: Store) -> Iterator[Supervisor]:
     made = Supervisor(store)
     made.slots = ["cpu"]
     yield made
-    for child in made.children.values():
-        os.killpg(child.pid, signal.SIGKILL)
+    for child in [*made.children.values(), *([made.reserve] if made.reserve else [])]:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 
@@ -280,3 +282,30 @@ def test_data_sets_must_have_the_role_they_are_used_in(
     with pytest.raises(SerError, match="There is no data set 'nothing'"):
         jobs.submit(store, config, "nothing", sets["pool"].id, detached=False)
     assert store.runs() == []
+
+
+def test_a_worker_in_reserve_takes_the_next_job_and_ends_with_its_supervisor(store, submit, boss) -> None:
+    boss.step()
+    waiting = boss.reserve
+    assert waiting is not None
+    run = submit()
+    drive(boss, ended(store, run))
+    assert store.run(run.id).status == Status.SUCCEEDED
+    assert store.jobs(run=run.id)[0].pid == waiting.pid
+    assert "run_finished" in RunFolder.of(run.id).log().read_text()
+    drive(boss, lambda: boss.reserve is not None and boss.reserve is not waiting)
+    assert boss.reserve is not None
+    assert boss.reserve.stdin is not None
+    boss.reserve.stdin.close()  # what the system does when a supervisor is killed
+    assert boss.reserve.wait(30) == 0
+
+
+def test_a_dead_worker_in_reserve_costs_nothing_but_its_head_start(store, submit, boss) -> None:
+    boss.step()
+    dead = boss.reserve
+    assert dead is not None
+    os.killpg(dead.pid, signal.SIGKILL)
+    run = submit()
+    drive(boss, ended(store, run))
+    assert store.run(run.id).status == Status.SUCCEEDED
+    assert store.jobs(run=run.id)[0].attempts == 1
