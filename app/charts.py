@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ser_backend.metrics import sigmoid
+from ser_backend.metrics import Z_95, sigmoid
 from ser_backend.records import Interval, Round
 
 COLOUR = {
@@ -350,6 +350,42 @@ def precision(rounds: Sequence[Round], audited: Mapping[int, Interval]) -> go.Fi
     return figure
 
 
+def learning_curve(found: Mapping[str, Any]) -> go.Figure:
+    """Accuracy against the number of human labels: measured sizes, and the fitted law beyond them with its interval."""
+    title = "What more human labels would bring"
+    path, curve = found.get("path"), found.get("curve")
+    if not path or not curve:
+        return empty(title, "There are too few human labels to say.")
+    figure = _figure(title, "human labels", "accuracy on labels not trained on")
+    labels, value, low, high = zip(*path, strict=True)
+    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=labels, y=high, **band)
+    figure.add_scatter(x=labels, y=low, fill="tonexty", fillcolor=_faint(COLOUR["human"]), **band)
+    figure.add_scatter(
+        x=labels,
+        y=value,
+        mode="lines",
+        name="expected, with 95 % interval",
+        line={"color": COLOUR["human"], "width": 2, "dash": "dash"},
+        customdata=[f"{100 * a:.1f} to {100 * b:.1f}" for a, b in zip(low, high, strict=True)],
+        hovertemplate="%{x:,} labels: %{y:.1%} (%{customdata})<extra></extra>",
+    )
+    spread = [Z_95 * error for error in curve["se"]]
+    figure.add_scatter(
+        x=curve["n"],
+        y=curve["accuracy"],
+        mode="markers",
+        name="measured",
+        marker={"color": COLOUR["human"], "size": 8},
+        error_y={"type": "data", "array": spread, "thickness": 1.4, "width": 4, "color": COLOUR["human"]},
+        hovertemplate="%{x:,} labels: %{y:.1%}<extra>measured</extra>",
+    )
+    now = {"color": COLOUR["control"], "dash": "dot", "width": 2}
+    figure.add_vline(x=curve["labels"], line=now, annotation_text=f"now: {curve['labels']:,}")
+    figure.update_yaxes(tickformat=".0%")
+    return figure
+
+
 def origins(counts: Mapping[str, int]) -> go.Figure:
     """Labels by origin."""
     title = "Where the labels come from"
@@ -446,6 +482,10 @@ def _error(value: Sequence[float], low: Sequence[float], high: Sequence[float], 
         "width": 4,
         "color": colour,
     }
+
+
+def _faint(colour: str) -> str:
+    return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.15)"
 
 
 def _tests(picture: Mapping[str, Any] | None) -> tuple[bool, bool]:

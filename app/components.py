@@ -64,11 +64,16 @@ def _store_of(where: str) -> Store:
     return Store.open()
 
 
-def open_store() -> Store:
-    """One handle for all sessions (and one for each data folder, which matters to tests only)."""
+def any_store() -> Store:
+    """One handle for all sessions (and one for each data folder, which matters to tests only); it acts for nobody."""
     from ser_backend import home
 
     return _store_of(str(home.home()))
+
+
+def open_store() -> Store:
+    """The store, acting for whoever is signed in; for nobody in particular, who may do all, where there are no users."""
+    return any_store().acting(state.session().user)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ One typed object under one key; the names of widget keys that code sets or reads
 from dataclasses import dataclass, field
 
 import streamlit as st
+from desk import AtDesk
 
 from ser_backend.ingest import Imported
-from ser_backend.records import Verdict
-from ser_backend.review import Presentation
+from ser_backend.records import User
 
 KEY = "ser"
 
@@ -24,14 +24,12 @@ ROLE = "role"
 @dataclass(slots=True)
 class Session:
     run: str | None = None  # id of the run that Watch, Review and Export show
+    user: User | None = None  # who is signed in; None where nobody has to
     annotator: str = ""
     uploads: int = 0  # counts imports, so that the uploader starts empty after each
     imported: list[Imported] = field(default_factory=list)  # outcome of the last import, shown once more
     chosen: dict[str, str] = field(default_factory=dict)  # role -> data set id that Train begins with
-    showing: Presentation | None = None  # the pair on the review desk
-    answered: tuple[Presentation, Verdict] | None = None  # the one before it
-    key_at: float = 0.0  # when the last vote key came; a held key sends them without a pause
-    message: str = ""  # one sentence for the next drawing of the desk
+    desk: AtDesk = field(default_factory=AtDesk)
 
 
 def session() -> Session:

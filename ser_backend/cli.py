@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ser_backend import __version__, forecast, home, jobs, machine
+from ser_backend import __version__, forecast, home, jobs, machine, team
 from ser_backend.config import DEFAULT_PRESET, ENGINES, PRESETS, RunConfig, describe, from_preset, number
 from ser_backend.errors import NotFound, SerError
-from ser_backend.records import ACTIVE, PROGRESS, ROLES, Dataset, Event, Role, Run, Status
+from ser_backend.records import ACTIVE, PROGRESS, ROLES, USER_ROLES, Dataset, Event, Role, Run, Status, User
 from ser_backend.report import verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import DatabaseTrouble, Store
@@ -99,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--data", metavar="FILE", help="labelled pairs in any importable format; nothing is stored")
     doctor.set_defaults(act=_doctor)
 
+    _add_users(commands.add_parser("users", help="list, add and change the users of a team"))
+
     worker = commands.add_parser("worker", help="run the supervisor here, as a service, until stopped")
     worker.set_defaults(act=_worker)
 
@@ -106,6 +109,32 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, metavar="DIR", help="export the result there")
     demo.set_defaults(act=_demo)
     return top
+
+
+def _add_users(users: argparse.ArgumentParser) -> None:
+    users.set_defaults(act=_users)
+    commands = users.add_subparsers(metavar="COMMAND", help="default: list the users")
+    add = commands.add_parser("add", help="add a user; asks for the password")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--role", required=True, choices=USER_ROLES)
+    add.add_argument(
+        "--email", default="", help="by which a sign-in elsewhere knows the user; then no password is needed"
+    )
+    add.add_argument("--password-stdin", action="store_true", help="read the password from the standard input")
+    add.set_defaults(act=_add_user)
+    change = commands.add_parser("change", help="change a user; what is not given stays")
+    change.add_argument("name", metavar="NAME")
+    change.add_argument("--role", choices=USER_ROLES)
+    switch = change.add_mutually_exclusive_group()
+    switch.add_argument("--activate", dest="active", action="store_true", default=None, help="let the user in again")
+    switch.add_argument(
+        "--deactivate", dest="active", action="store_false", default=None, help="keep the user out; answers stay"
+    )
+    change.add_argument("--password", action="store_true", help="ask for a new password; ends the user's sessions")
+    change.add_argument("--password-stdin", action="store_true", help="read it from the standard input")
+    change.set_defaults(act=_change_user)
+    refusals = commands.add_parser("refusals", help="who was kept from doing what, newest first")
+    refusals.set_defaults(act=_refusals)
 
 
 def _add_what_to_run(command: argparse.ArgumentParser) -> None:
@@ -344,6 +373,51 @@ def _doctor(chosen: argparse.Namespace) -> int:
                 print(f"{'':11}{one.remedy}", flush=True)
     print(in_words(made) + ".")
     return 1 if any(one.outcome == "failed" for one in made) else 0
+
+
+def _users(_: argparse.Namespace) -> int:
+    for user in Store.open().users():
+        print(
+            f"{user.role:10} {user.name}{f' <{user.email}>' if user.email else ''}{'' if user.active else ', not active'}"
+        )
+    return 0
+
+
+def _add_user(chosen: argparse.Namespace) -> int:
+    store = Store.open()
+    password = _password(chosen.password_stdin, may_be_none=bool(chosen.email))
+    made = store.add_user(User(chosen.name, chosen.role, chosen.email, True, ""), password)
+    print(f"{made.name} is {team.WITH_ARTICLE[made.role]} now.")
+    if not any(user.role == "owner" and user.active for user in store.users()):
+        print("Nobody is an owner yet, so nobody can manage users on the page. Add one.", file=sys.stderr)
+    return 0
+
+
+def _change_user(chosen: argparse.Namespace) -> int:
+    store = Store.open()
+    name = store.user_named(chosen.name).name
+    password = _password(chosen.password_stdin) if chosen.password or chosen.password_stdin else None
+    made = store.change_user(name, chosen.role, chosen.active, password)
+    print(f"{made.name}: {made.role}, {'active' if made.active else 'not active'}")
+    return 0
+
+
+def _refusals(_: argparse.Namespace) -> int:
+    for refusal in Store.open().refusals():
+        print(f"{refusal.at[:16]}  {refusal.act:12} {refusal.sentence}")
+    return 0
+
+
+def _password(from_stdin: bool, may_be_none: bool = False) -> str | None:
+    """Asked for twice; None for none, where there may be none. Raises SerError when the two differ."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass(f"Password{' (empty for none)' if may_be_none else ''}: ")
+    if not password and may_be_none:
+        return None
+    if getpass("Once more: ") != password:
+        raise SerError("The two passwords differ, so nothing was changed. Try again.")
+    return password
 
 
 def _worker(_: argparse.Namespace) -> int:

@@ -18,3 +18,7 @@ class StaleVote(SerError):
 
 class TooFast(StaleVote):
     """A vote that came sooner after the pair was shown than anybody can read: a held key or a double click."""
+
+
+class Forbidden(SerError):
+    """The role of the person who asked does not allow it."""

@@ -26,6 +26,7 @@ from ser_backend.metrics import sigmoid
 from ser_backend.pairs import PairSet
 from ser_backend.records import Pair
 from ser_backend.report import report
+from ser_backend.review import settled_by_pair
 from ser_backend.reward_model import MODEL_FILES, HeadModel
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
@@ -57,7 +58,10 @@ class Exported:
 
 
 def summary(store: Store, run_id: str) -> dict[str, int]:
-    """Labels by origin (human, review, self), and what is left out: ties and seed pairs held out to measure."""
+    """Labels by origin (human, review, self), and what is left out: ties and seed pairs held out to measure.
+
+    Raises Forbidden, as all that reads the labels here does.
+    """
     found = Labels(store, run_id)
     return {
         "human": int((found.seed_said != 0).sum()),
@@ -89,6 +93,7 @@ def preferences(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
 
 def write_preferences(store: Store, run_id: str, path: Path) -> None:
     """By the suffix of `path`: .jsonl or .parquet."""
+    store.require("export")
     if path.suffix not in (".jsonl", ".parquet"):
         raise SerError(
             f"{path.name} ends in neither .jsonl nor .parquet, so its format is unknown. Choose one of the two."
@@ -154,8 +159,9 @@ def write(
 
     with_base_model: head: its files are copied beside the head; lora: merged into one plain model, else the adapter alone.
     beside: name in `out` -> file or folder to copy there. Raises SerError when `out` exists and is not empty; then, and
-    when the disk is full, nothing is written.
+    when the disk is full, nothing is written. Raises Forbidden.
     """
+    store.require("export")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SerError(f"{out} exists already and is not an empty folder. Give a folder that does not exist yet.")
     run_id = store.run(run_id).id
@@ -200,7 +206,8 @@ def ship(source: Path, target: Path, with_base_model: bool) -> None:
 
 
 def bundle(store: Store, run_id: str, with_base_model: bool = True) -> Path:
-    """One zip of what `write` writes; made again only when the labels or the model changed since."""
+    """One zip of what `write` writes; made again only when the labels or the model changed since. Raises Forbidden."""
+    store.require("export")
     folder = RunFolder.of(run_id)
     last = folder.finished()
     stamp = f"{last[-1] if last else 'none'}-{len(store.reviews(run_id))}-{'full' if with_base_model else 'light'}"
@@ -252,9 +259,10 @@ def _last_round(folder: RunFolder) -> int:
 
 
 class Labels:
-    """The labels in force of one run; the newest answer of a reviewed pair counts."""
+    """The labels in force of one run; what people agree on counts for a reviewed pair. Raises Forbidden."""
 
     def __init__(self, store: Store, run_id: str) -> None:
+        store.require("export")
         run, folder = store.run(run_id), RunFolder.of(run_id)
         self.seed, self.pool = PairSet.open(run.seed), PairSet.open(run.pool)
         self.seed_said = self.seed.preferred().copy()
@@ -275,12 +283,12 @@ class Labels:
         self.margin = arrays["reward_a"] - arrays["reward_b"]
         # The teacher's calibrated confidence where there is one, else what the model in use thinks of the label.
         self.confidence = arrays["confidence"] if certified else sigmoid(self.margin * self.self_said)
-        newest = {review.pair: review for review in in_force(store.reviews(run_id)) if review.preferred}
+        newest = settled_by_pair(in_force(store.reviews(run_id)))
         rows = self.pool.rows_of(list(newest))
         known = {row: review for row, review in zip(rows, newest.values(), strict=True) if row is not None}
         seed_rows = self.seed.rows_of(list(newest))
         for row, review in zip(seed_rows, newest.values(), strict=True):
-            if row is not None and review.queue == "seed" and self.seed_said[row]:
+            if row is not None and review.queue in ("seed", "adjudicate") and self.seed_said[row]:
                 self.seed_said[row] = {"a": 1, "b": -1, "tie": 0}[review.preferred or "tie"]
         self.review_rows = list(known)
         self.reviewed = {review.pair: (review.preferred, review) for review in known.values()}

@@ -37,7 +37,8 @@ class Plan:
 
 
 def plan(store: Store, config: RunConfig, seed: str, pool: str, heldout: str | None) -> Plan:
-    """seed, pool, heldout: data set ids or names. Raises SerError with the reason the run could not start."""
+    """seed, pool, heldout: data set ids or names. Raises SerError with the reason the run could not start, Forbidden."""
+    store.require("start")
     config.validate()
     bases.check_local(config.base_model)
     found_seed, found_pool, found_heldout = _sets(store, seed, pool, heldout)
@@ -55,7 +56,10 @@ def submit(
     name: str = "",
     detached: bool = True,
 ) -> Run:
-    """Check, then queue a new run. detached=False leaves starting the supervisor to the caller (tests, services)."""
+    """Check, then queue a new run. detached=False leaves starting the supervisor to the caller (tests, services).
+
+    Raises as `plan` does.
+    """
     plan(store, config, seed, pool, heldout)
     found_seed, found_pool, found_heldout = _sets(store, seed, pool, heldout)
     run_id = secrets.token_hex(5)
@@ -77,7 +81,8 @@ def submit(
 
 
 def retrain(store: Store, run_id: str, detached: bool = True) -> Job:
-    """Queue one more round, which uses every review given so far. Raises SerError while the run is active."""
+    """Queue one more round, which uses every review given so far. Raises SerError while the run is active, Forbidden."""
+    store.require("start")
     finished = RunFolder.of(run_id).finished()
     job = store.add_job(run_id, finished[-1] + 1 if finished else int(store.run(run_id).config["rounds"]))
     if detached:
@@ -86,7 +91,8 @@ def retrain(store: Store, run_id: str, detached: bool = True) -> Job:
 
 
 def resume(store: Store, run_id: str, detached: bool = True) -> Job:
-    """Queue what a stopped or failed run had left to do; it goes on after its last finished round."""
+    """Queue what a stopped or failed run had left to do; it goes on after its last finished round. Raises Forbidden."""
+    store.require("start")
     last = store.jobs(run=run_id)[-1]
     job = store.add_job(run_id, last.rounds)
     if detached:
@@ -101,7 +107,7 @@ def rounds_left(store: Store, run_id: str) -> int:
 
 
 def stop(store: Store, run_id: str) -> None:
-    """Ask the run to stop; finished rounds stay. A run that is not active is left alone."""
+    """Ask the run to stop; finished rounds stay. A run that is not active is left alone. Raises Forbidden."""
     store.request_stop(run_id)
 
 
@@ -128,8 +134,9 @@ def estimate(
 ) -> Estimate:
     """What a run would take. The first call starts a dry run in a process of its own; ask again until it is ready.
 
-    A finished one is used again. again: also try a failed one once more.
+    A finished one is used again. again: also try a failed one once more. Raises Forbidden.
     """
+    store.require("start")
     key, note = _note_of(store, config, seed, pool, heldout)
     forecast.look(key)
     if note.state == "none" or (again and note.state == "failed"):

@@ -35,6 +35,8 @@ MOST_TRAINED = 4_096  # labels in the largest fit; more would only cost time
 ROWS = 2_048  # labels trained on per size and fold; the largest fit, tried once, limits what can be known anyway
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 SMALLEST = 5  # training labels
+PATH_POINTS = 40  # of the drawn curve
+AHEAD = 3  # times the labels there are, that the drawn curve goes on to
 REACH = 5  # times the largest measured number (a fold is always held out: four times the labels there are)
 EXPONENTS = (0.1, 0.25, 0.5, 1.0)  # 0.1 is nearly the logarithm; 1 is a fixed number of weights with enough labels
 SCALES = np.geomspace(1, 20_000, 24)  # labels
@@ -109,6 +111,12 @@ class Curve:
         if middle > self.reach:
             return None
         return math.ceil(middle), math.ceil(low), math.ceil(high) if high <= self.reach else None
+
+    def path(self) -> list[list[float]]:
+        """The curve to be drawn: rows of labels, accuracy and its interval (95 %), from the first measured size on."""
+        end = max(max(self.n), min(self.reach, AHEAD * self.labels))
+        sizes = np.unique(np.geomspace(min(self.n), end, PATH_POINTS).astype(int)).tolist()
+        return [[n, *(round(value, 5) for value in self.at(n))] for n in sizes]
 
     def in_words(self, more: int = 100) -> str:
         """What the next `more` labels would bring, and whether to stop. Never raises."""

@@ -13,9 +13,16 @@ Role = Literal["seed", "pool", "heldout"]
 ROLES: tuple[Role, ...] = ("seed", "pool", "heldout")
 Preferred = Literal["a", "b", "tie"]
 SIGN: Mapping[Preferred, int] = {"a": 1, "b": -1, "tie": 2}  # an answer as a number; 0 is none
-Queue = Literal["learn", "audit", "sample", "seed"]
+Queue = Literal["learn", "audit", "sample", "seed", "gold", "repeat", "adjudicate"]
 AT_RANDOM: tuple[Queue, ...] = ("audit", "sample")  # queues whose answers enter estimates
-Verdict = Literal["left", "right", "tie", "both_bad", "skip", "undo"]
+PRIVATE: tuple[Queue, ...] = ("gold", "repeat")  # asked of each person anew: answers that take no place of a pair
+Asked = Queue | Literal["mixed"]
+Verdict = Literal["left", "right", "tie", "both_good", "both_bad", "skip", "undo"]
+UserRole = Literal["owner", "engineer", "annotator"]
+USER_ROLES: tuple[UserRole, ...] = ("owner", "engineer", "annotator")
+Act = Literal[
+    "import", "start", "stop", "review", "adjudicate", "see_rewards", "export", "guidelines", "users", "delete"
+]  # what a role may or may not do (team.py)
 
 # kinds of progress events, in words; {of} is "model" or "control"
 PROGRESS = {
@@ -208,15 +215,72 @@ class Review:
     answered_at: float
     token: str
     supersedes: int | None
+    strength: int | None = None  # 1 better, 2 much better
+    flagged: bool = False
+    note: str = ""
+    blind: bool = True  # False: given after the model's choice was revealed
+    active_ms: int | None = None  # the pair was visible and the window active for so many milliseconds
+    guidelines: int = 0  # version in force; 0: none
+    model: str = ""  # in force when shown; "": not known
 
     @property
     def preferred(self) -> Preferred | None:
         """The verdict as a statement about a and b; None for skip and undo."""
-        if self.verdict in ("tie", "both_bad"):
+        if self.verdict in ("tie", "both_good", "both_bad"):
             return "tie"
         if self.verdict not in ("left", "right"):
             return None
         return "a" if (self.verdict == "left") == (self.left_is == "a") else "b"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One place of one pair, reserved for one person until it expires; the token names the showing."""
+
+    token: str
+    run: str
+    pair: str
+    annotator: str
+    queue: Queue
+    asked: Asked  # the queue it was asked for from
+    why: str
+    left_is: Literal["a", "b"]
+    round: int
+    margin: float
+    self_label: Literal["a", "b"] | None
+    model: str
+    leased_at: float  # seconds since the epoch
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Guidelines:
+    """What annotators of a run are asked to go by; a change is a new version."""
+
+    run: str
+    version: int  # from 1
+    text: str
+    author: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    role: UserRole
+    email: str  # "" when not known
+    active: bool
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Somebody was kept from doing what their role may not do."""
+
+    at: str
+    user: str
+    act: Act
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)

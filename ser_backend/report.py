@@ -10,10 +10,10 @@ from typing import Any
 from ser_backend import __version__
 from ser_backend.alarms import Alarm, alarms
 from ser_backend.calibration import clopper_pearson
-from ser_backend.records import AT_RANDOM, Interval, Round
+from ser_backend.records import Interval, Round
+from ser_backend.review import Desk, audits
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
-from ser_backend.store import in_force as standing
 
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "pandas", "pyarrow", "streamlit")
 NOTHING_SHARED = (
@@ -23,18 +23,20 @@ NOTHING_SHARED = (
 
 
 def report(store: Store, run_id: str) -> dict[str, Any]:
-    """config, versions, seeds, data, rounds[], best_round, stopped_because, alarms[], warnings[] and the audits so far."""
-    from ser_backend.review import Desk  # here, because review needs a finished round and this does not
+    """config, versions, seeds, data, rounds[], best_round, stopped_because, alarms[], warnings[] and the audits so far.
 
+    Raises Forbidden.
+    """
+    store.require("see_rewards")
     run = store.run(run_id)
     folder = RunFolder.of(run_id)
     rounds = list(folder.rounds())
     data = folder.json("data") or {"counts": {}, "notes": []}
-    audits = None
+    checked = None
     raised = alarms(rounds, run.config, audited(store, run_id))
     if rounds:
         precision = Desk(store, run_id).precision()
-        audits = {
+        checked = {
             "precision": asdict(precision.total) if precision.total.n else None,
             "ties": precision.ties,
             "skips": precision.skips,
@@ -57,7 +59,7 @@ def report(store: Store, run_id: str) -> dict[str, Any]:
         "rounds": [_round(round_) for round_ in rounds],
         "best_round": rounds[-1].details["model_round"] if rounds else None,
         "stopped_because": run.stopped_because,
-        "audits": audits,
+        "audits": checked,
         "alarms": [asdict(alarm) for alarm in raised],
         "warnings": warnings(rounds, data["notes"], raised),
     }
@@ -84,8 +86,8 @@ def audited(store: Store, run_id: str) -> dict[int, Interval]:
     """Round -> share of the self-labels it kept that people agree with, of those checked at random; exact 95 % interval."""
     right: Counter[int] = Counter()
     judged: Counter[int] = Counter()
-    for review in standing(store.reviews(run_id)):
-        if review.queue in AT_RANDOM and review.self_label and review.preferred in ("a", "b"):
+    for review in audits(store.reviews(run_id)):
+        if review.preferred in ("a", "b"):
             judged[review.round] += 1
             right[review.round] += review.preferred == review.self_label
     return {index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())}
@@ -126,14 +128,15 @@ def claim(round_: Round, audits: Interval | None = None) -> str | None:
     )
 
 
-def of_seed(store: Store, seed_id: str) -> list[str]:
-    """What the newest run with this seed found of its labels: what more would bring, and which look wrong; [] before one."""
+def of_seed(store: Store, seed_id: str) -> dict[str, dict[str, Any]]:
+    """What the newest run with this seed found of its labels: "learning_curve", what more would bring, and "seed_audit", which
+    look wrong; each with `in_words`. Empty before one."""
     for run in store.runs():
         rounds = store.rounds(run.id) if run.seed == seed_id else []
         if rounds:
-            found = (rounds[-1].details.get(name) for name in ("learning_curve", "seed_audit"))
-            return [one["in_words"] for one in found if one]
-    return []
+            details = rounds[-1].details
+            return {name: details[name] for name in ("learning_curve", "seed_audit") if details.get(name)}
+    return {}
 
 
 def verdict(rounds: list[Round]) -> str | None:

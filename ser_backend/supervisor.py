@@ -106,7 +106,9 @@ class Supervisor:
         return child
 
     @staticmethod
-    def _spawn(arguments: list[str], log: Path, stdin: int = subprocess.DEVNULL, **more: str) -> subprocess.Popen[bytes]:
+    def _spawn(
+        arguments: list[str], log: Path, stdin: int = subprocess.DEVNULL, **more: str
+    ) -> subprocess.Popen[bytes]:
         """Start a worker as the leader of a session of its own."""
         # Output goes to a file: a pipe that nobody reads blocks the child for ever.
         with log.open("ab") as file:

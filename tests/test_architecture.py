@@ -13,7 +13,8 @@ APP = ROOT / "app"
 
 BASE = {"records", "errors", "config", "home", "metrics"}
 VIEWS_MAY = BASE | {"checks", "forecast", "jobs", "ingest", "machine", "review", "export", "report", "store", "pairs"}
-VIEWS_MAY |= {"alarms", "run_folder"}
+VIEWS_MAY |= {"alarms", "run_folder", "team"}
+VIEWS_MAY |= {"agreement", "desk_figures"}
 # module -> what of ours it may import, beside BASE
 ALLOWED = {
     "records": set(),
@@ -22,6 +23,8 @@ ALLOWED = {
     "home": set(),
     "metrics": set(),
     "calibration": set(),
+    "agreement": {"calibration"},
+    "desk_figures": {"calibration"},
     "self_label": set(),
     "training": set(),
     "learning_curve": {"training"},
@@ -42,7 +45,8 @@ ALLOWED = {
     "fine_tune": {"classifier", "cores", "prefix", "shared_prompt", "tokens"},
     "features": {"bases", "cores", "tokens"},
     "run_folder": set(),
-    "store": set(),
+    "team": set(),
+    "store": {"team"},
     "pairs": set(),
     "ingest": {"pairs"},
     "run_data": {"pairs"},

@@ -1,27 +1,34 @@
-"""Review: a person's eye where the model is least sure (learn), and on a random sample of what it kept (audit).
+"""Review: answer pairs by keyboard, see how right the self-labels are, retrain."""
 
-Blind until voted: nothing of the model is shown before the answer, which is committed before the next pair appears.
-"""
+import math
 
-import time
-
+import charts
 import components
+import desk as at_desk
+import numpy as np
 import state
 import streamlit as st
 
 from ser_backend import jobs, review
-from ser_backend.errors import SerError, StaleVote, TooFast
-from ser_backend.records import Run, Verdict
-from ser_backend.review import Asked, Desk, Mix, Presentation
+from ser_backend.desk_figures import goal_in_words, pace
+from ser_backend.records import Asked, Run
+from ser_backend.review import Desk, Mix
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
-QUEUES: dict[Asked, str] = {"mixed": "Recommended", "learn": "Least sure", "audit": "Random check", "seed": "Seed"}
+QUEUES: dict[Asked, str] = {
+    "mixed": "Recommended",
+    "learn": "Least sure",
+    "audit": "Random check",
+    "seed": "Seed",
+    "adjudicate": "Disagreements",
+}
 QUEUE_HELP = (
     "Recommended: a mix of pairs that teach most and of random checks. "
     "Least sure: pairs the model can hardly tell apart. "
     "Random check: a random sample of the self-labels; your answers say how many of them are right. "
-    "Seed: labels you brought that look wrong; your answer replaces them in the next round."
+    "Seed: labels you brought that look wrong; your answer replaces them in the next round. "
+    "Disagreements: pairs that people answered differently; your answer settles them."
 )
 SOURCES = {
     "sample": (
@@ -32,24 +39,11 @@ SOURCES = {
     "informative": ("Settle most", "Their answers together leave the teacher least unsure about all other pairs."),
     "unsure": ("Less sure half", "Random pairs among those of which the teacher is less sure."),
     "suspect": ("Suspects", "Self-labels that the model trained on them contradicts."),
-}
-BUTTONS: tuple[tuple[Verdict, str, str, str], ...] = (
-    ("left", "Left is better", "1", ":material/arrow_back:"),
-    ("right", "Right is better", "2", ":material/arrow_forward:"),
-    ("tie", "Tie", "3", ":material/equal:"),
-    ("both_bad", "Both bad", "0", ":material/thumb_down:"),
-    ("skip", "Skip", "S", ":material/skip_next:"),
-)
-ANSWERS: dict[Verdict, str] = {
-    "left": "left is better",
-    "right": "right is better",
-    "tie": "tie",
-    "both_bad": "both bad",
-    "skip": "skipped",
-    "undo": "undone",
+    "gold": ("Known pairs", "From the seed: how far an annotator agrees with it. They teach the model nothing."),
+    "repeat": ("Repeats", "Pairs a person answered before, sides swapped: how far they agree with themselves."),
 }
 DEFAULT_ANNOTATOR = "me"
-UNDECIDED = 0.05  # of reward; sigmoid gives it less than 51.3 %
+FIGURES_S = 8  # how often the figures below the desk are drawn again
 
 
 def page() -> None:
@@ -62,7 +56,7 @@ def page() -> None:
         components.nothing_yet("There is no run whose pairs could be reviewed.", "views/train.py", "Start one")
         return
     with second:
-        annotator = _annotator()
+        annotator = _annotator(store)
     finished = RunFolder.of(run.id).finished()
     if not finished:
         components.nothing_yet(
@@ -71,16 +65,21 @@ def page() -> None:
             "Watch it",
         )
         return
-    desk = _desk(run.id, finished[-1], store)
+    desk = _desk(run.id, finished[-1], components.any_store())
     _at_the_desk(store, desk, run, annotator)
+    _figures(store, desk, run.id)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _desk(run_id: str, newest_round: int, _store: Store) -> Desk:
+    """One for all sessions: what it reads is the same for everybody, and what it writes goes through the person's store."""
     return Desk(_store, run_id)
 
 
-def _annotator() -> str:
+def _annotator(store: Store) -> str:
+    if store.user:
+        st.markdown(f":material/person: {components.plain(store.user.name)}")
+        return store.user.name
     session = state.session()
     if state.ANNOTATOR not in st.session_state:
         known = session.annotator or st.query_params.get("annotator", "") or DEFAULT_ANNOTATOR
@@ -93,13 +92,13 @@ def _annotator() -> str:
     return session.annotator
 
 
-# ---- the desk: a vote draws only this again
+# ---- the desk: an answer draws only this again
 
 
 @st.fragment
 def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
     session = state.session()
-    queues = [name for name in QUEUES if (name != "mixed" or desk.mixes) and (name != "seed" or desk.size("seed"))]
+    queues = [name for name in QUEUES if _has(store, desk, name)]
     if st.session_state.get(state.QUEUE) not in queues:
         st.session_state[state.QUEUE] = queues[0]
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -113,25 +112,45 @@ def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
             label_visibility="collapsed",
         )
         mix = _mix(desk) if queue == "mixed" else review.MIX
-    shown = _shown(session, desk, annotator, queue, mix)
-    if shown is None:
-        _end_of(desk, queue)
-    else:
-        if queue == "mixed":
-            st.caption(f"Why this pair: {shown.why}.")
-        st.html(
-            components.pair_html(
-                shown.pair.response_a.prompt, shown.left.text, shown.right.text, ("Left", "Right"), "desk"
-            )
-        )
-    _buttons(shown, run.id, annotator)
-    _previous(session)
-    _figures(store, desk, run.id)
+        _agreed(store, run)
+    at = session.desk
+    if (at.asked, at.mix) != (queue, mix):
+        if at.mix is not None:
+            desk.give_back(annotator, store)
+        at.asked, at.mix = queue, mix
+    shown = desk.hand_out(annotator, queue, mix, at_desk.AHEAD, store, at.front)
+    versions = store.guidelines(run.id)
+    at_desk.mount(
+        at,
+        desk,
+        shown,
+        f"{run.id}/{annotator}/{queue}",
+        _progress(desk, annotator),
+        _end_of(desk, queue),
+        versions[-1] if versions else None,
+        lambda: _take(store, desk, annotator),
+    )
+
+
+def _take(store: Store, desk: Desk, annotator: str) -> None:
+    with components.errors_in_words():
+        entries = st.session_state["desk"].get("entries") or []
+        at_desk.take(state.session().desk, store, desk, annotator, entries)
+
+
+def _has(store: Store, desk: Desk, queue: Asked) -> bool:
+    if queue == "mixed":
+        return desk.mixes
+    if queue == "adjudicate":
+        return store.may("adjudicate") and desk.size("adjudicate") > 0
+    return queue != "seed" or desk.size("seed") > 0
 
 
 def _called(desk: Desk, queue: Asked) -> str:
     if queue == "mixed":
         return QUEUES[queue]
+    if queue == "adjudicate":
+        return f"{QUEUES[queue]} ({desk.size(queue):,})"
     return f"{QUEUES[queue]} ({desk.answered(queue):,} of {desk.size(queue):,})"
 
 
@@ -142,122 +161,70 @@ def _mix(desk: Desk) -> Mix:
         st.caption("How often each kind of pair comes; only the ratio counts.")
         for name, (label, help) in SOURCES.items():
             value = round(100 * review.MIX[name])
-            at = st.slider(f"{label} ({desk.size(name):,})", 0, 100, value, 5, key=f"mix-{name}", help=help)
+            size = "" if name == "repeat" else f" ({desk.size(name):,})"
+            at = st.slider(f"{label}{size}", 0, 100, value, 1, key=f"mix-{name}", help=help)
             mix[name] = at / 100
     return mix if any(mix.values()) else review.MIX
 
 
-def _shown(session: state.Session, desk: Desk, annotator: str, queue: Asked, mix: Mix) -> Presentation | None:
-    """The pair on the desk; another one when the person, the queue or the run is another."""
-    now = session.showing
-    if now is None or (now.run, now.annotator, now.asked) != (desk.run.id, annotator, queue):
-        session.showing = desk.next(annotator, queue, mix)
-    return session.showing
-
-
-def _buttons(shown: Presentation | None, run_id: str, annotator: str) -> None:
-    with st.container(horizontal=True, horizontal_alignment="center", gap="small"):
-        for verdict, label, key, icon in BUTTONS:
-            st.button(
-                label,
-                key=f"vote-{verdict}",
-                icon=icon,
-                shortcut=key,
-                type="primary" if verdict in ("left", "right") else "secondary",
-                on_click=_vote,
-                args=(shown, verdict),
-                disabled=shown is None,
-            )
-        st.button(
-            "Undo",
-            key="undo",
-            icon=":material/undo:",
-            shortcut="U",
-            type="tertiary",
-            on_click=_undo,
-            args=(run_id, annotator),
+def _agreed(store: Store, run: Run) -> None:
+    """How many people answer a pair and what they go by; for those who may say so."""
+    if not store.may("guidelines"):
+        return
+    with st.popover("Team", icon=":material/groups:"), components.errors_in_words():
+        overlap = st.number_input(
+            "People to answer each pair",
+            1,
+            10,
+            store.overlap(run.id),
+            key="overlap",
+            help="Never more, never the same twice.",
         )
+        if overlap != store.overlap(run.id):
+            store.set_overlap(run.id, int(overlap))
+        versions = store.guidelines(run.id)
+        text = st.text_area(
+            f"Guidelines{f', version {versions[-1].version}' if versions else ''}",
+            versions[-1].text if versions else "",
+            height=180,
+            key=f"guidelines-{run.id}-{len(versions)}",
+            help="What makes a response the better one. Every answer keeps the version it was given by.",
+        )
+        if st.button(
+            "Save as a new version", disabled=not text.strip() or bool(versions and text == versions[-1].text)
+        ):
+            store.add_guidelines(run.id, text, store.user.name if store.user else state.session().annotator)
+            st.rerun(scope="fragment")
 
 
-def _vote(shown: Presentation, verdict: Verdict) -> None:
-    session = state.session()
-    now, before = time.monotonic(), session.key_at
-    session.key_at = now
-    if now - before < review.FASTEST_S:
-        return  # a held key repeats: it answers one pair, however long it is held
-    session.message = ""
-    try:
-        review.vote(components.open_store(), shown, verdict)
-    except TooFast:
-        return  # a held key: the pair stays
-    except StaleVote as error:
-        session.message = str(error)
-    except SerError as error:
-        session.message = str(error)
-        return
-    else:
-        session.answered = (shown, verdict)
-    if session.showing is not None and session.showing.token == shown.token:
-        session.showing = None
+def _progress(desk: Desk, annotator: str) -> str:
+    """How far one is, how fast, and what is still wanted; one line."""
+    mine = [r for r in desk.answers.refresh().standing if r.annotator == annotator and r.verdict != "skip"]
+    words = [components.count(len(mine), "answer")]
+    if len(mine) > 1:
+        active = np.array([math.nan if r.active_ms is None else r.active_ms for r in mine])
+        words.append(f"{pace(np.array([r.answered_at for r in mine]), active).seconds:.0f} s a pair")
+    precision = desk.precision().total
+    if desk.n_kept and precision.n:
+        words.append(goal_in_words(round(precision.value * precision.n), precision.n).rstrip("."))
+    return " · ".join(words)
 
 
-def _undo(run_id: str, annotator: str) -> None:
-    session = state.session()
-    try:
-        last = review.undo(components.open_store(), run_id, annotator)
-    except SerError as error:
-        session.message = str(error)
-        return
-    session.answered = None
-    if last is None:
-        session.message = "There is no answer of yours to undo."
-        return
-    session.message = f"Undone: {ANSWERS[last.verdict]}. The pair is in its queue again."
-    if st.session_state.get(state.QUEUE) != "mixed":
-        st.session_state[state.QUEUE] = last.queue
-    session.showing = None
-
-
-def _previous(session: state.Session) -> None:
-    """One small line, always there, so that nothing moves."""
-    if session.message:
-        st.caption(components.plain(session.message))
-    elif session.answered:
-        st.caption(components.plain(_revealed(*session.answered)))
-    else:
-        st.caption("What the model thinks is shown after your answer.")
-
-
-def _revealed(shown: Presentation, verdict: Verdict) -> str:
-    said = f"Last pair: {ANSWERS[verdict]}."
-    if shown.self_label:
-        side = "left" if shown.self_label == shown.left_is else "right"
-        kept = "The seed's label says" if shown.queue == "seed" else f"The self-label of round {shown.round} says"
-        if verdict in ("left", "right"):
-            return f"{said} {kept} {side}: {'you agree' if side == verdict else 'you disagree'}."
-        return f"{said} {kept} {side}."
-    side = "left" if (shown.margin > 0) == (shown.left_is == "a") else "right"
-    if abs(shown.margin) < UNDECIDED:
-        return f"{said} The model was undecided."
-    return f"{said} The model leant {side}, by {abs(shown.margin):.2f} of reward."
-
-
-def _end_of(desk: Desk, queue: Asked) -> None:
-    with st.container(border=True):
-        if queue != "mixed" and not desk.size(queue):
-            st.markdown(
-                "The model in use has no self-labels, so there is nothing to check."
-                if queue == "audit"
-                else "Every open pair of the pool was self-labelled; check some of them instead."
-            )
-        else:
-            st.markdown("You have come to the end of this queue.")
+def _end_of(desk: Desk, queue: Asked) -> str:
+    if queue == "audit" and not desk.size(queue):
+        return "The model in use has no self-labels, so there is nothing to check."
+    if queue == "learn" and not desk.size(queue):
+        return "Every open pair of the pool was self-labelled; check some of them instead."
+    return "You have come to the end of this queue."
 
 
 # ---- what the answers say
 
 
+@st.fragment(run_every=FIGURES_S)
 def _figures(store: Store, desk: Desk, run_id: str) -> None:
+    if not store.may("see_rewards"):
+        return
     left, right = st.columns(2)
     with left.container(border=True, height="stretch"):
         _precision(desk)
@@ -275,6 +242,8 @@ def _worth(desk: Desk) -> None:
         if curve:
             st.markdown("**How many labels do I need?**")
             st.markdown(components.plain(curve["in_words"]))
+            if curve.get("path"):
+                st.plotly_chart(charts.learning_curve(curve), config=charts.CONFIG, key="learning-curve")
         if audit:
             st.markdown("**Are the seed's labels right?**")
             st.markdown(components.plain(audit["in_words"]))
@@ -297,7 +266,7 @@ def _precision(desk: Desk) -> None:
     extra = [f"round {index}: {interval}" for index, interval in found.by_round.items()]
     if found.ties or found.skips:
         extra.append(
-            f"not counted: {components.count(found.ties, 'tie')} or both bad, {components.count(found.skips, 'skip')}"
+            f"not counted: {components.count(found.ties, 'tie')} or equal, {components.count(found.skips, 'skip')}"
         )
     if found.n_waiting:
         extra.append(

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import charts
 import components
 import state
 import streamlit as st
@@ -56,8 +57,10 @@ def _of_seed(store: Store, seed: Dataset) -> None:
     """Before more is labelled or trained: are there labels enough, and are they right?"""
     with st.expander("Are there labels enough, and are they right?", icon=":material/query_stats:"):
         found = report.of_seed(store, seed.id)
-        for sentence in found:
-            st.markdown(components.plain(sentence))
+        for name, one in found.items():
+            st.markdown(components.plain(one["in_words"]))
+            if name == "learning_curve" and one.get("path"):
+                st.plotly_chart(charts.learning_curve(one), config=charts.CONFIG, key="learning-curve")
         if found:
             st.caption("As of the newest run with this seed. The Review page lists the labels that look wrong.")
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ser_backend import pairs
 from ser_backend.errors import NotFound, SerError
@@ -90,6 +90,13 @@ class Catalogue(Protocol):
     def datasets(self) -> list[Dataset]: ...
 
 
+@runtime_checkable
+class Guarded(Protocol):
+    """A catalogue that people with different roles use."""
+
+    def require(self, act: Literal["import"]) -> None: ...
+
+
 def inspect(path: str | Path, *, mapping: Mapping | None = None, role: Role = "seed", preview: int = 5) -> Inspection:
     """Reads the first rows only. Raises SerError when the source cannot be read or the mapping does not fit it."""
     source = open_source(path)
@@ -134,8 +141,10 @@ def import_source(
 
     name: of the data set; the file's without suffix when None. progress(done, size) is called now and then, in bytes of
     text files or rows of tables (size 0: unknown). Raises SerError, and leaves nothing behind, when the source cannot
-    be read, has no usable row, or has no labels although the role needs them.
+    be read, has no usable row, or has no labels although the role needs them; Forbidden.
     """
+    if isinstance(store, Guarded):
+        store.require("import")
     if role not in ROLES:
         raise SerError(f"There is no role {role!r}. Choose one of {', '.join(ROLES)}.")
     source = open_source(path)

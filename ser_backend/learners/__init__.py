@@ -87,8 +87,8 @@ class Learner(Protocol):
         ...
 
     def curve(self, model: Model, human: Labels, groups: np.ndarray, folds: np.ndarray) -> dict[str, Any] | None:
-        """What more human labels would bring (learning_curve.py): in_words, and the curve if there are labels enough. None
-        where measuring takes too long. model: of this round."""
+        """What more human labels would bring (learning_curve.py): in_words, and if there are labels enough the curve
+        and its path. None where measuring takes too long. model: of this round."""
         ...
 
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> Model:

@@ -99,7 +99,7 @@ class HeadLearner:
         except SerError as error:
             return {"in_words": str(error)}
         found = learning_curve.fit(points, draws=200, random_seed=number)
-        return {"in_words": found.in_words(), "curve": found.as_dict()}
+        return {"in_words": found.in_words(), "curve": found.as_dict(), "path": found.path()}
 
     def model(self, arrays: Mapping[str, np.ndarray], name: str) -> HeadArms:
         weights = arrays[name]

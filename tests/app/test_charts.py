@@ -180,3 +180,18 @@ def test_loss_runs_on_from_round_to_round_and_shows_the_one_under_way():
     assert [list(line.x) for line in lines] == [[2.5, 7.5], [12.5, 17.5], [21, 22]]
     assert "under way" in lines[-1].name
     assert "No step" in str(charts.loss([]).layout.annotations)
+
+
+def test_the_learning_curve_shows_what_was_measured_and_goes_on_beyond_it():
+    curve = {"labels": 100, "n": [10, 40, 80], "accuracy": [0.55, 0.6, 0.65], "se": [0.03, 0.02, 0.02]}
+    path = [[10, 0.55, 0.5, 0.6], [80, 0.65, 0.6, 0.7], [300, 0.7, 0.62, 0.78]]
+    figure = charts.learning_curve({"curve": curve, "path": path})
+    assert list(trace(figure, "measured").x) == [10, 40, 80]
+    assert trace(figure, "measured").error_y.array[0] == pytest.approx(1.96 * 0.03, rel=1e-3)
+    assert list(trace(figure, "expected, with 95 % interval").y) == [0.55, 0.65, 0.7]
+    assert "now: 100" in figure.layout.annotations[0].text
+
+
+def test_a_learning_curve_that_could_not_be_measured_is_an_empty_figure():
+    figure = charts.learning_curve({"in_words": "12 human labels are too few."})
+    assert "too few" in figure.layout.annotations[0].text

@@ -158,7 +158,7 @@ def test_where_no_prompt_has_two_labels_the_page_says_what_that_means(open_page,
 
 
 def test_audits_enter_the_claim_and_raise_an_alarm(open_page, store, calibrated, monkeypatch):
-    monkeypatch.setattr(review, "FASTEST_S", 0.0)
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
     monkeypatch.setattr(alarms, "FEWEST_AUDITS", 10)
     run = calibrated(certified())
     for _ in range(10):

@@ -1,7 +1,13 @@
 """A tiny random transformer, a small world with a pattern to learn, and a store: what the engine's tests share."""
 
 import json
+import os
+import pwd
 import random
+import secrets
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,9 +116,62 @@ def world(tmp_path: Path) -> World:
     return World(**paths, hidden=hidden)
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """Folder of the socket of a server of our own; it refuses root, so for root it runs as another user."""
+    found = [shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))]
+    initdb = next(filter(None, found), None)
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed here (no initdb)")
+    folder = Path(tempfile.mkdtemp(prefix="ser-pg-", dir="/tmp"))  # short: the path of a socket has 107 bytes at most
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        user = next((u for u in pwd.getpwall() if u.pw_name in ("postgres", "nobody")), None)
+        if user is None or not shutil.which("runuser"):
+            pytest.skip("PostgreSQL does not run as root, and there is no other user to run it as")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        as_user = ["runuser", "-u", user.pw_name, "--"]
+
+    def do(program: str, *arguments: str) -> None:
+        command = [*as_user, str(Path(initdb).parent / program), "-D", str(folder / "data"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    do("initdb", "-A", "trust", "-U", "ser", "-E", "UTF8", "--no-sync")
+    quick = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c max_connections=200"
+    do("pg_ctl", "-w", "-l", str(folder / "log"), "-o", quick, "start")
+    yield str(folder)
+    do("pg_ctl", "-w", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def store(ser_home: Path) -> Store:
-    return Store.open()
+def postgresql(postgresql_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a new, empty database, which is $SER_DATABASE for the test."""
+    psycopg = pytest.importorskip("psycopg")
+    name = f"t{secrets.token_hex(6)}"
+    with psycopg.connect(host=postgresql_server, user="ser", dbname="postgres", autocommit=True) as db:
+        db.execute(f"create database {name}")
+    address = f"postgresql://ser@/{name}?host={postgresql_server}"
+    monkeypatch.setenv("SER_DATABASE", address)
+    yield address
+    with psycopg.connect(host=postgresql_server, user="ser", dbname="postgres", autocommit=True) as db:
+        db.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database() -> str:
+    """Which one `store` is on. A module whose tests run on both overrides it: params=["sqlite", "postgresql"]."""
+    return "sqlite"
+
+
+@pytest.fixture
+def store(ser_home: Path, database: str, request: pytest.FixtureRequest) -> Iterator[Store]:
+    if database == "postgresql":
+        request.getfixturevalue("postgresql")
+    opened = Store.open()
+    yield opened
+    opened.engine.dispose()
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_rounds_of_earlier_versions_raise_none() -> None:
 @pytest.fixture
 def audit_of(store: Store, sets, config: RunConfig, data_of: DataOf, monkeypatch: pytest.MonkeyPatch):
     """A calibrated run with so many random checks, of which so many agree."""
-    monkeypatch.setattr(review, "FASTEST_S", 0.0)
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
     easy = config.changed(EASY)
     run = jobs.submit(store, easy, sets["seed"].id, sets["pool"].id, sets["heldout"].id, "run", detached=False)
     evolve(store, run.id, easy, data_of, 1)

@@ -22,7 +22,7 @@ def calibrated(config: RunConfig) -> RunConfig:
 @pytest.fixture
 def run(store: Store, sets, calibrated: RunConfig, data_of: DataOf, monkeypatch: pytest.MonkeyPatch) -> str:
     """A finished calibrated run; answers may come at once."""
-    monkeypatch.setattr(review, "FASTEST_S", 0.0)
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
     found = jobs.submit(store, calibrated, sets["seed"].id, sets["pool"].id, sets["heldout"].id, "run", detached=False)
     evolve(store, found.id, calibrated, data_of, 3)
     return found.id

@@ -88,7 +88,7 @@ def test_stopped_it_goes_on_to_the_same_weights_and_is_then_not_done_again(store
 
 
 def test_new_answers_are_learnt_from(store: Store, run: str, config, data_of, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review, "FASTEST_S", 0.0)
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
     data = data_of(config)
     before = len(distil._examples(export.Labels(store, run), data))
     review.vote(store, review.Desk(store, run).next("anna", "learn"), "left")

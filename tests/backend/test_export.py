@@ -23,7 +23,7 @@ from ser_backend.store import Store
 
 @pytest.fixture
 def run(store: Store, sets, config, data_of, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(review, "FASTEST_S", 0.0)
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
     found = jobs.submit(store, config, sets["seed"].id, sets["pool"].id, None, "run", detached=False)
     data, folder = data_of(config, with_heldout=False), RunFolder.of(found.id)
     for told in self_evolve(config, data, folder, dict, 2):

@@ -211,3 +211,12 @@ def test_a_curve_survives_json() -> None:
     found = fit(points(law(SIZES, 0.8, 100, 0.5)))
     assert Curve.of(json.loads(json.dumps(found.as_dict()))) == found
     assert len(json.dumps(found.as_dict())) < 16_000
+
+
+def test_the_drawn_path_begins_at_the_first_size_and_ends_within_reach() -> None:
+    found = fit(points(law(SIZES, 0.8, 50, 0.5)))
+    path = found.path()
+    assert path[0][0] == SIZES[0]
+    assert max(found.n) < path[-1][0] <= found.reach
+    assert all(low <= value <= high for _, value, low, high in path)
+    assert path[5] == [path[5][0], *(pytest.approx(value, abs=1e-5) for value in found.at(int(path[5][0])))]

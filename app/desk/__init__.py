@@ -1,0 +1,262 @@
+"""The review desk on the page: a component of ours, and what it sends.
+
+Streamlit's own widgets cannot show the next pair before the server has answered, scroll two panes together or tell a held
+key from a struck one; so the pair and the keys live in the browser (desk.js). Texts go there as plain trees
+(app/reading), never as markup. What the browser sends is a list of entries, each named by an id; it sends an entry again
+until the server has named it done, so taking one twice changes nothing.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import reading
+import streamlit as st
+
+from ser_backend import review
+from ser_backend.errors import SerError, StaleVote, TooFast
+from ser_backend.records import Asked, Guidelines, Review, Run, Verdict
+from ser_backend.review import Desk, Mix, Presentation
+from ser_backend.store import Store
+
+HERE = Path(__file__).parent
+AHEAD = 4  # pairs the browser has beside the one on the desk
+VERDICTS = ("left", "right", "tie", "both_good", "both_bad", "skip")
+LONGEST_REASON = 200
+FOLDED = (reading.LIMIT, 200_000, 5_000_000)  # characters of a response: at first, after "show more", after another
+IN_WORDS: Mapping[str, str] = {
+    "left": "left is better",
+    "right": "right is better",
+    "tie": "tie",
+    "both_good": "both good",
+    "both_bad": "both bad",
+    "skip": "skipped",
+}
+UNDECIDED = 0.05  # of reward; sigmoid gives it less than 51.3 %
+
+_component = st.components.v2.component(
+    "ser_desk",
+    html='<div id="desk"></div>',
+    css=(HERE / "desk.css").read_text(),
+    js=(HERE / "desk.js").read_text(),
+)
+
+
+@dataclass(slots=True)
+class AtDesk:
+    """What a session remembers of the desk; nothing that matters is lost with it."""
+
+    showings: dict[str, Presentation] = field(default_factory=dict)  # by token: those handed out to this tab
+    done: deque[str] = field(default_factory=lambda: deque(maxlen=400))  # ids of entries that were taken
+    asked: Asked = "mixed"  # the queue that is open
+    mix: Mix | None = None
+    last: str = ""  # one sentence on the last entry
+    trouble: bool = False  # the sentence says that something was refused
+    changeable: int | None = None  # id of the review that one may change one's mind about
+    front: str = ""  # token of the pair to be shown at once
+    unfolded: dict[str, int] = field(default_factory=dict)  # token -> how often "show more" was asked for
+
+
+def mount(
+    at: AtDesk,
+    desk: Desk,
+    shown: Sequence[Presentation],
+    name: str,
+    progress: str,
+    empty: str,
+    guidelines: Guidelines | None,
+    on_entries: Callable[[], None],
+) -> None:
+    """Draw the desk. name: of run, person and queue. progress: one line. empty: what to say when there is no pair."""
+    at.showings |= {one.token: one for one in shown}
+    _component(
+        key="desk",
+        data={
+            "key": name,
+            "pairs": [_pair(at, one) for one in shown],
+            "done": list(at.done),
+            "last": at.last,
+            "trouble": at.trouble,
+            "changeable": at.changeable,
+            "front": at.front,
+            "progress": progress,
+            "empty": empty,
+            "guidelines": guidelines
+            and {"version": guidelines.version, "nodes": _bare(reading.rendered(guidelines.text))},
+        },
+        on_entries_change=on_entries,
+    )
+    at.front = ""
+
+
+def _pair(at: AtDesk, shown: Presentation) -> dict[str, Any]:
+    size = min(at.unfolded.get(shown.token, 0), len(FOLDED) - 1)
+    return {"token": shown.token, "size": size, "view": _view(shown.pair.id, shown.left_is, size, shown)}
+
+
+@st.cache_data(show_spinner=False, max_entries=200)
+def _view(pair: str, left_is: str, size: int, _shown: Presentation) -> dict[str, Any]:
+    """A rerun sends the same pairs again; reading them is most of its time."""
+    seen: dict[str, Any] = _bare(
+        reading.view(_shown.left.prompt, _shown.left.text, _shown.right.text, limit=FOLDED[size])
+    )
+    return seen
+
+
+def _bare(node: Any) -> Any:
+    """Without the originals of stand-ins: the browser does not need them, and a lone surrogate cannot travel."""
+    if isinstance(node, list):
+        return [_bare(one) for one in node]
+    if isinstance(node, dict):
+        return {key: _bare(value) for key, value in node.items() if key != "o"}
+    return node
+
+
+# ---- what comes back
+
+
+def take(at: AtDesk, store: Store, desk: Desk, annotator: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Do what the browser asks, each entry once. store: acts for the person."""
+    for entry in entries:
+        if entry.get("id") in at.done:
+            continue
+        at.last, at.trouble = "", False
+        try:
+            kind = entry.get("kind")
+            if kind == "vote":
+                _vote(at, store, desk, annotator, entry)
+            elif kind == "undo":
+                _undo(at, store, desk, annotator)
+            elif kind == "change":
+                _change(at, store, desk, annotator)
+            elif kind == "more":
+                token = str(entry.get("of"))
+                at.unfolded[token] = at.unfolded.get(token, 0) + 1
+        except SerError as error:
+            at.last, at.trouble = str(error), True
+        at.done.append(str(entry.get("id")))
+
+
+def _vote(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[str, Any]) -> None:
+    token, verdict = str(entry.get("token")), entry.get("verdict")
+    if verdict not in VERDICTS:
+        raise SerError("The page sent an answer that is none. Reload it.")
+    shown = at.showings.get(token) or desk.handed_out(annotator, token)
+    try:
+        if shown is None:
+            raise StaleVote("The time for that pair had run out, so this vote was not counted. The next pair is shown.")
+        answered = review.vote(
+            store,
+            shown,
+            verdict,
+            str(entry.get("reason") or "")[:LONGEST_REASON],
+            strength=2 if entry.get("strength") == 2 else None,
+            flagged=bool(entry.get("flagged")),
+            note=str(entry.get("note") or ""),
+            seen_ms=_count(entry.get("seen_ms")),
+            active_ms=_count(entry.get("active_ms")),
+            guidelines=_count(entry.get("guidelines")) or 0,
+        )
+    except TooFast:
+        at.front = token
+        raise
+    except StaleVote:
+        before = next((r for r in reversed(desk.answers.refresh().rows) if r.token == token), None)
+        if before is None or before.annotator != annotator:
+            raise
+        if before.verdict != verdict:  # the same verdict came twice because the first answer's receipt was lost
+            raise StaleVote(
+                f"You answered this pair in another tab ({IN_WORDS[before.verdict]}), so this vote was not counted."
+            ) from None
+        answered = before
+    at.showings.pop(token, None)
+    at.changeable = answered.id if _may_see(store) and verdict != "skip" and answered.queue != "gold" else None
+    at.last = revealed(store, desk, answered, shown.why if shown else "")
+
+
+def _undo(at: AtDesk, store: Store, desk: Desk, annotator: str) -> None:
+    withdrawn = review.undo(store, desk.run.id, annotator)
+    at.changeable = None
+    if withdrawn is None:
+        at.last = "There is no answer of yours to undo."
+        return
+    if again := desk.hand_out_again(annotator, withdrawn, at.asked, store):
+        at.showings[again.token], at.front = again, again.token
+    rounds = review.rounds_trained(store, withdrawn)
+    at.last = f"Undone: {IN_WORDS[withdrawn.verdict]}."
+    if rounds:
+        names = ", ".join(str(index) for index in rounds)
+        at.last += f" Round{'s' * (len(rounds) > 1)} {names} had learnt from it; the next round will not."
+
+
+def _change(at: AtDesk, store: Store, desk: Desk, annotator: str) -> None:
+    before = next((r for r in desk.answers.refresh().standing if r.id == at.changeable), None)
+    if before is None:
+        raise StaleVote("That answer was changed or undone already, so nothing was changed.")
+    other: Verdict
+    if before.verdict in ("left", "right"):
+        other = "right" if before.verdict == "left" else "left"
+    else:
+        other = _leaning(desk, before)[0]
+    changed = review.change_mind(store, before, other)
+    at.changeable = changed.id
+    at.last = f"Changed to: {IN_WORDS[other]}. Your first, blind answer is kept beside it."
+
+
+def revealed(store: Store, desk: Desk, answered: Review, why: str = "") -> str:
+    """What may be told after the vote: what the model thinks, how sure it is, and why this pair was shown."""
+    said = f"{IN_WORDS[answered.verdict].capitalize()}."
+    if not _may_see(store):
+        return said
+    side, sure = _leaning(desk, answered)
+    if answered.queue in ("seed", "gold"):
+        if answered.self_label:
+            gold = "left" if answered.self_label == answered.left_is else "right"
+            said += f" The seed's label says {gold}{_agreeing(answered, gold)}."
+    elif answered.queue == "adjudicate":
+        others = (r for r in desk.answers.refresh().standing if r.pair == answered.pair and r.id != answered.id)
+        said += " " + ", ".join(f"{r.annotator}: {_seen_from(answered, r)}" for r in others) + "."
+    else:
+        if answered.self_label:
+            label = "left" if answered.self_label == answered.left_is else "right"
+            said += f" The self-label of round {answered.round} says {label}{_agreeing(answered, label)}."
+        said += (
+            " The model was undecided."
+            if abs(answered.margin) < UNDECIDED
+            else f" The model leant {side}, by {abs(answered.margin):.2f} of reward ({sure:.0%} sure)."
+        )
+    return said + (f" Shown because: {why}." if why else "")
+
+
+def _agreeing(answered: Review, side: str) -> str:
+    if answered.verdict not in ("left", "right"):
+        return ""
+    return ": you agree" if answered.verdict == side else ": you disagree"
+
+
+def _seen_from(answered: Review, other: Review) -> str:
+    """Another's verdict in the sides that this person saw."""
+    if other.verdict not in ("left", "right") or other.left_is == answered.left_is:
+        return IN_WORDS[other.verdict]
+    return IN_WORDS["right" if other.verdict == "left" else "left"]
+
+
+def _leaning(desk: Desk, answered: Review) -> tuple[Verdict, float]:
+    side: Verdict = "left" if (answered.margin > 0) == (answered.left_is == "a") else "right"
+    temperature = desk.details.get("model_temperature") or 1.0
+    return side, 1 / (1 + math.exp(-abs(answered.margin) / temperature))
+
+
+def _may_see(store: Store) -> bool:
+    return store.may("see_rewards")
+
+
+def _count(value: Any) -> int | None:
+    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def name_of(run: Run, annotator: str, queue: str) -> str:
+    return f"{run.id}/{annotator}/{queue}"

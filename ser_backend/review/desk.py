@@ -1,0 +1,439 @@
+"""Which pairs a person should see next, and what the answers say about the self-labels.
+
+Learn: pairs without a self-label in force, the least sure (smallest |margin|) first. Audit: the self-labels in force, in an
+order fixed by a hash. Mixed, where a round left lists of pairs by reason (acquisition.py): so much of each as the mix says,
+audits among them. Seed: labels of the seed, the most suspicious first (seed_audit.py). Adjudicate: pairs on which people
+disagree. Two kinds judge the person and not the pair, and come between the others of a mix: gold, seed pairs that have an
+answer, and repeats, pairs the same person answered, with the sides swapped.
+
+Whoever answers audits always gets the first pair of that order that has a place left, so the answered beginning of it is a
+uniform sample of all of them, also after a round has added more; only that beginning enters the estimate of precision.
+
+Pairs are handed out by lease (store/reviews.py): reserved for one person for LEASE_S, so that `overlap` people answer each
+pair, never more, and a reload, another tab or a restart of the server go on at the same pair.
+"""
+
+import hashlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from ser_backend.calibration import clopper_pearson
+from ser_backend.errors import SerError
+from ser_backend.pairs import PairSet
+from ser_backend.records import AT_RANDOM, PRIVATE, SIGN, Asked, Interval, Lease, Preferred, Queue, Review
+from ser_backend.review.answers import Answers, audits, disagreements, of_pair, settled_by_pair
+from ser_backend.review.votes import Presentation
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store
+
+Mix = Mapping[str, float]  # source of pairs -> share; shares need not add up to 1
+MIX: Mix = {
+    "sample": 0.24,
+    "audit": 0.14,
+    "informative": 0.28,
+    "unsure": 0.18,
+    "suspect": 0.1,
+    "gold": 0.03,
+    "repeat": 0.03,
+}
+WHY = {
+    "audit": "a random check of the self-labels",
+    "sample": "drawn at random from the whole pool, to judge the teacher by",
+    "informative": "its answer settles most about other pairs",
+    "unsure": "one of the half that the teacher is less sure of",
+    "suspect": "the student contradicts the label it was given",
+    "learn": "the model can hardly tell the two apart",
+    "seed": "a model that did not see this label is surest that it is wrong",
+    "gold": "a pair of the seed, to see how far you agree with it",
+    "repeat": "you answered it before, with the sides the other way round",
+    "adjudicate": "people disagree on it",
+}
+QUEUE_OF: Mapping[str, Queue] = {  # source -> the queue an answer is filed under; "learn" for others
+    name: name for name in ("audit", "sample", "seed", "gold", "repeat", "adjudicate")
+}
+OF_THE_SEED = ("seed", "gold")  # sources whose pairs are the seed's
+LEASE_S = 900.0
+RENEW_S = 120.0  # a lease is renewed when it is older
+REPEAT_AFTER = 20  # answers of one's own that lie between a pair and its repeat
+SPARE = 24  # more candidates than asked for: some may be reserved for others
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What the audits say: share of self-labels in force a person agrees with, exact 95 % interval (Clopper-Pearson)."""
+
+    total: Interval
+    by_round: dict[int, Interval]  # by the round that kept the label; all audits
+    ties: int  # audits answered "tie", "both good" or "both bad": not counted as right or wrong
+    skips: int
+    n_kept: int  # self-labels the audits are drawn from
+    n_waiting: int  # audits not in `total` yet: newer self-labels before them in the order have to be checked first
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Answers the last finished round did not use yet."""
+
+    decided: int
+    ties: int
+    withdrawn: int  # answers the last round used and that were undone since
+
+
+class Desk:
+    """The review desk of one run as of its last finished round. Cheap to keep, rebuilt when a round finishes."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        """Raises SerError when the run has no finished round yet."""
+        self.store, self.run = store, store.run(run_id)
+        folder = RunFolder.of(run_id)
+        finished = folder.finished()
+        if not finished:
+            raise SerError(
+                f"The run {self.run.name!r} has no finished round yet, so there is nothing to review. "
+                "Wait for its seed model (round 0)."
+            )
+        self.round = finished[-1]
+        self.pool, self.seed = PairSet.open(self.run.pool), PairSet.open(self.run.seed)
+        self.seed_said = self.seed.preferred()
+        self.answers = Answers(store, run_id)
+        arrays = folder.round_arrays(self.round)  # all: which lists of pairs there are depends on the method
+        self.margin = arrays["reward_a"] - arrays["reward_b"]
+        self.used = arrays["human"]
+        self.details = list(folder.rounds())[-1].details
+        self.model = (
+            f"{'control of ' if self.details.get('model_is_control') else ''}round {self.details['model_round']}"
+        )
+        self.kept_in, self.self_label = arrays["kept_round"][0].copy(), arrays["preferred"][0].copy()
+        # An audited pair has a human label since; it stays in the population its answer speaks about, as long as labels of
+        # the round that kept it are in force. A pair answered in the other queue is no self-label any more.
+        in_use = set(np.unique(self.kept_in[self.kept_in > 0]).tolist())
+        known = [same[0] for same in of_pair(self.answers.refresh().standing).values()]
+        for review, row in zip(known, self.pool.rows_of([r.pair for r in known]), strict=True):
+            if row is not None and review.queue == "learn":
+                self.kept_in[row] = 0
+            elif row is not None and review.self_label and review.round in in_use:
+                self.kept_in[row], self.self_label[row] = review.round, 1 if review.self_label == "a" else -1
+        is_open = self.is_open = folder.arrays("data", "pool_open")["pool_open"]
+        learn = np.flatnonzero(is_open & (self.kept_in == 0))
+        self._order: dict[str, np.ndarray] = {
+            "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
+            "audit": _hash_order(np.flatnonzero(self.kept_in > 0), self.pool.pair_keys, run_id),
+        }
+        if "queue_informative" in arrays:
+            # The audits' order, so that answers to the sample about kept pairs are the beginning of that queue as well.
+            self._order["sample"] = _hash_order(np.flatnonzero(is_open), self.pool.pair_keys, run_id)
+        for name in MIX:
+            if f"queue_{name}" in arrays:
+                rows = arrays[f"queue_{name}"]
+                self._order[name] = rows[is_open[rows]]
+        self._order["seed"] = arrays.get("queue_seed", np.empty(0, np.int64))  # rows of the seed set
+        self._gold = np.setdiff1d(np.flatnonzero(self.seed_said), self._order["seed"])  # a doubtful answer is no gold
+        self.corrected = arrays.get("corrected")
+        self._place: dict[str, np.ndarray] = {}  # row of its set -> place in the queue's order, -1 where not in it
+        for name, order in self._order.items():
+            self._place[name] = np.full(self._set(name).n_pairs, -1, np.int64)
+            self._place[name][order] = np.arange(len(order))
+
+    def _set(self, source: str) -> PairSet:
+        return self.seed if source in OF_THE_SEED else self.pool
+
+    @property
+    def n_kept(self) -> int:
+        return len(self._order["audit"])
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the round left lists of pairs by reason."""
+        return "informative" in self._order
+
+    def size(self, queue: str) -> int:
+        if queue == "adjudicate":
+            return len(disagreements(self.answers.refresh().standing))
+        if queue in PRIVATE:
+            return len(self._gold) if queue == "gold" else 0
+        return len(self._order[queue])
+
+    def answered(self, queue: str) -> int:
+        """How many pairs of the queue have an answer (skips are none)."""
+        return len(self._by_place(queue, [r for r in self.answers.refresh().standing if r.verdict != "skip"]))
+
+    def _by_place(self, queue: str, reviews: Iterable[Review]) -> dict[int, Review]:
+        """Place in the queue -> its newest review. Costs what the reviews are many, not the pool."""
+        reviews = [r for r in reviews if r.queue not in PRIVATE and (r.queue == "seed") == (queue == "seed")]
+        rows = self._set(queue).rows_of([review.pair for review in reviews])
+        places = (-1 if row is None else int(self._place[queue][row]) for row in rows)
+        return {place: review for place, review in zip(places, reviews, strict=True) if place >= 0}
+
+    # ---- handing out
+
+    def next(self, annotator: str, asked: Asked, mix: Mix = MIX) -> Presentation | None:
+        """The pair this person should answer now; None at the queue's end. Raises Forbidden."""
+        return next(iter(self.hand_out(annotator, asked, mix)), None)
+
+    def hand_out(
+        self, annotator: str, asked: Asked, mix: Mix = MIX, n: int = 1, store: Store | None = None, front: str = ""
+    ) -> list[Presentation]:
+        """The next n pairs for this person, reserved; those reserved before come first, of them the one with the token
+        `front`. Raises Forbidden.
+
+        A queue's pairs come in its order, but for those that `overlap` people have answered or hold and those this person
+        answered or skipped. Mixed: of the source that is furthest behind its share of the answers; one at its end is passed
+        over. store: acts for the person; the desk's own is used without it.
+        """
+        store = store or self.store
+        held = store.leases(self.run.id, annotator)
+        keep = [lease for lease in held if lease.asked == asked and lease.model == self.model]
+        if dropped := [lease.token for lease in held if lease not in keep]:
+            store.release(self.run.id, annotator, dropped)
+        now = time.time()
+        if keep and min(lease.expires_at for lease in keep) < now + LEASE_S - RENEW_S:
+            store.renew(self.run.id, annotator, now + LEASE_S)
+        if len(keep) < n:
+            overlap = store.overlap(self.run.id)
+            others = len(store.leases(self.run.id)) if overlap > 1 or len(held) < n else 0
+            wanted = islice(self._wanted(annotator, asked, mix, overlap, keep), n + others + SPARE)
+            keep += store.lease(self.run.id, annotator, list(wanted), n - len(keep), overlap)
+        keep.sort(key=lambda lease: lease.token != front)
+        return [self._presented(lease) for lease in keep[:n]]
+
+    def give_back(self, annotator: str, store: Store | None = None) -> None:
+        """What was handed out ahead of the pair being read: another mix begins with the next one."""
+        store = store or self.store
+        ahead = [lease.token for lease in store.leases(self.run.id, annotator)[1:]]
+        if ahead:
+            store.release(self.run.id, annotator, ahead)
+
+    def handed_out(self, annotator: str, token: str) -> Presentation | None:
+        """A showing by its token, as long as its lease lives: after a restart of the server nothing else knows it."""
+        leases = self.store.leases(self.run.id, annotator)
+        return next((self._presented(lease) for lease in leases if lease.token == token), None)
+
+    def hand_out_again(
+        self, annotator: str, undone: Review, asked: Asked, store: Store | None = None
+    ) -> Presentation | None:
+        """The pair of an answer that was undone, to the same person; None when somebody else has it by now."""
+        of_seed = undone.queue in OF_THE_SEED
+        row = (self.seed if of_seed else self.pool).rows_of([undone.pair])[0]
+        if row is None:
+            return None
+        store = store or self.store
+        lease = self._lease(row, undone.pair, annotator, undone.queue, asked, undone.left_is, of_seed)
+        taken = store.lease(self.run.id, annotator, [lease], 1, store.overlap(self.run.id))
+        return self._presented(taken[0]) if taken else None
+
+    def _wanted(self, annotator: str, asked: Asked, mix: Mix, overlap: int, held: Sequence[Lease]) -> Iterator[Lease]:
+        """Pairs to be handed out, best first. Who else holds one is the store's to know."""
+        standing = self.answers.refresh().standing
+        if asked == "adjudicate":
+            for pair, row in (found := self._rows(self.pool, disagreements(standing))).items():
+                yield self._lease(row, pair, annotator, "adjudicate", asked)
+            rest = [pair for pair in disagreements(standing) if pair not in found]
+            for pair, row in self._rows(self.seed, rest).items():
+                yield self._lease(row, pair, annotator, "adjudicate", asked, of_seed=True)
+            return
+        mine = [r for r in standing if r.annotator == annotator]
+        said = Counter(r.pair for r in standing if r.verdict != "skip" and r.queue not in PRIVATE)
+        full = [pair for pair, times in said.items() if times >= overlap]
+        own = [r.pair for r in mine if r.queue not in PRIVATE] + [lease.pair for lease in held]
+        blocked = {source: set(self._rows(pairs, [*full, *own]).values()) for source, pairs in self._sets().items()}
+
+        def rows_of(source: str) -> Iterator[int]:
+            taken = blocked["seed" if source in OF_THE_SEED else "pool"]
+            return (row for row in _each(self._order[source]) if row not in taken)
+
+        if asked != "mixed":
+            for row in rows_of(asked):
+                yield self._lease(row, None, annotator, asked, asked)
+            return
+        yield from self._judging(annotator, mix, mine, held)
+        sources = [name for name in mix if mix[name] > 0 and name in self._order]
+        done = self._answered_from(sources, [r for r in standing if r.verdict != "skip" and r.queue not in PRIVATE])
+        done.update(source for lease in held if (source := _source_of(lease)) in sources)
+        left = {name: rows_of(name) for name in sources}
+        gone: set[str] = set()
+        total = sum(mix[name] for name in sources)
+        while len(gone) < len(sources):
+            behind = {name: done[name] - mix[name] / total * (done.total() + 1) for name in sources if name not in gone}
+            name = min(behind, key=behind.__getitem__)
+            first = next(left[name], None)
+            if first is None:
+                gone.add(name)
+                continue
+            done[name] += 1
+            yield self._lease(first, None, annotator, name, asked)
+
+    def _sets(self) -> dict[str, PairSet]:
+        return {"pool": self.pool, "seed": self.seed}
+
+    @staticmethod
+    def _rows(pairs: PairSet, ids: Sequence[str]) -> dict[str, int]:
+        return {pair: row for pair, row in zip(ids, pairs.rows_of(ids), strict=True) if row is not None}
+
+    def _judging(self, annotator: str, mix: Mix, mine: Sequence[Review], held: Sequence[Lease]) -> Iterator[Lease]:
+        """A gold pair or a repeat, when this person is due one: by their own answers, not the team's."""
+        answered = [r for r in mine if r.verdict not in ("skip", "undo")]
+        for kind in PRIVATE:
+            had = {r.pair for r in mine if r.queue == kind} | {lease.pair for lease in held}
+            share = mix.get(kind, 0.0) / max(1e-9, sum(mix.values()))
+            if any(lease.queue == kind for lease in held) or share * len(answered) < 1 + sum(
+                r.queue == kind for r in mine
+            ):
+                continue
+            if kind == "gold" and len(self._gold):
+                keys = self.seed.pair_keys
+                order = _hash_order(self._gold, keys, f"{self.run.id}/{annotator}")
+                fresh = (row for row in order.tolist() if keys[row].decode() not in had)
+                for row in islice(fresh, 1):
+                    yield self._lease(row, None, annotator, "gold", "mixed")
+            elif kind == "repeat":
+                earlier = [r for r in answered[:-REPEAT_AFTER] if r.blind and r.queue not in (*PRIVATE, "seed")]
+                for review in islice((r for r in earlier if r.pair not in had and r.preferred != "tie"), 1):
+                    if (row := self.pool.rows_of([review.pair])[0]) is not None:
+                        swapped: Literal["a", "b"] = "b" if review.left_is == "a" else "a"
+                        yield self._lease(row, review.pair, annotator, "repeat", "mixed", left_is=swapped)
+
+    def _answered_from(self, sources: Sequence[str], reviews: Sequence[Review]) -> Counter[str]:
+        """How many answers each source has had; one about a pair on several lists for where it comes first."""
+        done: Counter[str] = Counter()
+        targeted = [name for name in sources if name not in AT_RANDOM]
+        at = self.pool.rows_of([review.pair for review in reviews])
+        rows = np.array(
+            [row for row, r in zip(at, reviews, strict=True) if row is not None and r.queue not in AT_RANDOM]
+        )
+        if len(rows) and targeted:
+            places = np.stack([self._place[name][rows] for name in targeted])
+            listed = (places >= 0).any(0)
+            first = np.where(places < 0, np.iinfo(np.int64).max, places).argmin(0)[listed]
+            done.update(
+                {name: int(n) for name, n in zip(targeted, np.bincount(first, minlength=len(targeted)), strict=True)}
+            )
+        for review, row in zip(reviews, at, strict=True):
+            if row is not None and review.queue in AT_RANDOM and review.queue in sources:
+                done[review.queue] += int(self._place[review.queue][row] >= 0)
+        return done
+
+    def _lease(
+        self,
+        row: int,
+        pair: str | None,
+        annotator: str,
+        source: str,
+        asked: Asked,
+        left_is: Literal["a", "b"] | None = None,
+        of_seed: bool = False,
+    ) -> Lease:
+        is_seed = of_seed or source in OF_THE_SEED
+        pair = pair or (self.seed if is_seed else self.pool).pair_keys[row].decode()
+        digest = hashlib.blake2b(f"{self.run.id}/{pair}/{annotator}".encode(), digest_size=1).digest()
+        label: Literal["a", "b"] | None = None
+        kept_in, margin = self.round, 0.0
+        if is_seed:
+            label = None if not self.seed_said[row] else "a" if self.seed_said[row] > 0 else "b"
+        else:
+            kept_in, margin = int(self.kept_in[row] or self.round), float(self.margin[row])
+            if self.kept_in[row]:
+                label = "a" if self.self_label[row] > 0 else "b"
+        now = time.time()
+        return Lease(
+            token=secrets.token_hex(8),
+            run=self.run.id,
+            pair=pair,
+            annotator=annotator,
+            queue=QUEUE_OF.get(source, "learn"),
+            asked=asked,
+            why=WHY[source],
+            left_is=left_is or ("a" if digest[0] & 1 else "b"),
+            round=kept_in,
+            margin=margin,
+            self_label=label,
+            model=self.model,
+            leased_at=now,
+            expires_at=now + LEASE_S,
+        )
+
+    def _presented(self, lease: Lease) -> Presentation:
+        source = self.seed if lease.queue in OF_THE_SEED else self.pool
+        row = source.rows_of([lease.pair])[0]
+        if row is None:  # an adjudicated pair of the seed
+            source = self.seed
+            row = source.rows_of([lease.pair])[0]
+        assert row is not None
+        return Presentation(lease, source.pairs([row])[0])
+
+    # ---- what the answers say
+
+    def precision(self) -> Precision:
+        checked = audits(self.answers.refresh().rows)
+        by_place = self._by_place("audit", checked)
+        beginning = [by_place[place] for place in range(_first_gap(by_place))]
+        found = list(by_place.values())
+        right: Counter[int] = Counter()
+        judged: Counter[int] = Counter()
+        for review in found:
+            if review.preferred in ("a", "b"):
+                judged[review.round] += 1
+                right[review.round] += review.preferred == review.self_label
+        decided = [review for review in beginning if review.preferred in ("a", "b")]
+        return Precision(
+            total=clopper_pearson(sum(r.preferred == r.self_label for r in decided), len(decided)),
+            by_round={index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())},
+            ties=sum(review.preferred == "tie" for review in found),
+            skips=sum(review.verdict == "skip" for review in found),
+            n_kept=self.n_kept,
+            n_waiting=judged.total() - len(decided),
+        )
+
+    def pending(self) -> Pending:
+        """What "retrain now" would add to what the last round knew."""
+        found = settled_by_pair(self.answers.refresh().standing)
+        answers = {pair: row.preferred for pair, row in found.items() if row.preferred}
+        now = np.where(self.is_open, self._said(self.pool, answers), np.int8(0))
+        if self.corrected is not None:
+            rows = RunFolder.of(self.run.id).arrays("data", "seed_rows")["seed_rows"]
+            seed_now = self._said(self.seed, answers)[rows]
+            now, self_used = np.concatenate([now, seed_now]), np.concatenate([self.used, self.corrected])
+        else:
+            self_used = self.used
+        new = (now != 0) & (now != self_used)
+        return Pending(
+            decided=int((new & (now != 2)).sum()),
+            ties=int((new & (now == 2)).sum()),
+            withdrawn=int(((now == 0) & (self_used != 0)).sum()),
+        )
+
+    @staticmethod
+    def _said(pairs: PairSet, answers: Mapping[str, Preferred]) -> np.ndarray:
+        """int8, one per pair: +1 a, -1 b, 2 tie, 0 no answer."""
+        found = np.zeros(pairs.n_pairs, np.int8)
+        for row, said in zip(pairs.rows_of(list(answers)), answers.values(), strict=True):
+            if row is not None:
+                found[row] = SIGN[said]
+        return found
+
+
+def _source_of(lease: Lease) -> str:
+    return next(name for name, why in WHY.items() if why == lease.why)
+
+
+def _each(rows: np.ndarray, block: int = 1_024) -> Iterator[int]:
+    """The rows as integers, made as they are asked for: an order may hold a million of which four are wanted."""
+    for begin in range(0, len(rows), block):
+        yield from rows[begin : begin + block].tolist()
+
+
+def _first_gap(places: Collection[int]) -> int:
+    """The smallest of 0, 1, 2, ... that is not among the places."""
+    return next(place for place in range(len(places) + 1) if place not in places)
+
+
+def _hash_order(rows: np.ndarray, keys: np.ndarray, run_id: str) -> np.ndarray:
+    """Rows in an order that depends on nothing but the pair ids and the run: any beginning of it is a uniform sample."""
+    digests = [hashlib.blake2b(keys[row] + run_id.encode(), digest_size=8).digest() for row in rows]
+    return rows[np.argsort(np.array(digests, dtype="S8"), kind="stable")] if len(rows) else rows
