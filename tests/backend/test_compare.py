@@ -11,7 +11,8 @@ import pytest
 from benchmarks import claims, compare
 from benchmarks.annotator import Annotator, Desk, sureness, targeted, uniform
 from benchmarks.arms import ARMS, NO_SELF_LABELS, Arm, Cell, Source, outcome
-from benchmarks.compare import Draws, Plan, chosen_arms, markdown, play, results, svg
+from benchmarks.compare import Draws, Plan, chosen_arms, play, results
+from benchmarks.compare_tables import markdown, svg
 from ser_backend import choosing
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
