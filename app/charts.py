@@ -4,6 +4,7 @@ One colour per origin on every page, told apart by colour-blind eyes (after Okab
 on dark ground), and never by colour alone: symbols and dashes differ too.
 """
 
+import html
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ CLEAR = 1
 CHANCE = 0.6931  # log 2: the loss of a model that cannot tell the two responses apart
 DASHES = ("solid", "dash", "dot", "dashdot")  # rounds, told apart without colour
 HEIGHT = 350
+LONGEST_NAME = 28  # letters that stand beside an axis
 TRANSPARENT = "rgba(0,0,0,0)"
 CONFIG = {"displayModeBar": False, "responsive": True}
 
@@ -384,6 +386,65 @@ def learning_curve(found: Mapping[str, Any]) -> go.Figure:
     figure.add_vline(x=curve["labels"], line=now, annotation_text=f"now: {curve['labels']:,}")
     figure.update_yaxes(tickformat=".0%")
     return figure
+
+
+def agreement(
+    title: str,
+    x: str,
+    found: Sequence[tuple[str, float, float, float, int]],
+    few: int,
+    by_chance: tuple[float, str] | None = None,
+    percent: bool = True,
+) -> go.Figure:
+    """A dot with its 95 % interval for each annotator, or pair of them, the highest on top. found: name, value, low, high, n;
+    with fewer than `few` answers the dot is hollow. by_chance: where a dotted line stands, and what it says."""
+    known = sorted((dot for dot in found if dot[4]), key=lambda dot: (dot[1], dot[0]))
+    if not known:
+        return empty(title, "There are no answers that say so yet.")
+    figure = _figure(title, x, "", height=150 + 24 * len(known))
+    places = range(len(known))
+    for name, symbol, mine in (
+        (f"{few} answers or more", "circle", [i for i in places if known[i][4] >= few]),
+        (f"fewer than {few}", "circle-open", [i for i in places if known[i][4] < few]),
+    ):
+        if not mine:
+            continue
+        value, low, high = ([known[i][part] for i in mine] for part in (1, 2, 3))
+        told = [
+            f"{100 * v:.1f} % ({100 * a:.1f} to {100 * b:.1f}" if percent else f"{v:.2f} ({a:.2f} to {b:.2f}"
+            for v, a, b in zip(value, low, high, strict=True)
+        ]
+        figure.add_scatter(
+            x=value,
+            y=mine,
+            mode="markers",
+            name=name,
+            marker={
+                "symbol": symbol,
+                "size": 10,
+                "color": COLOUR["review"],
+                "line": {"width": 2, "color": COLOUR["review"]},
+            },
+            error_x=_error(value, low, high, COLOUR["review"]),
+            customdata=[
+                [_as_it_is(known[i][0]), f"{words}, n = {known[i][4]:,})"] for i, words in zip(mine, told, strict=True)
+            ],
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
+        )
+    if by_chance:
+        line = {"color": COLOUR["control"], "dash": "dot", "width": 2}
+        figure.add_vline(x=by_chance[0], line=line)
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=by_chance[1], line=line)
+    names = [_as_it_is(dot[0] if len(dot[0]) <= LONGEST_NAME else f"{dot[0][: LONGEST_NAME - 1]}…") for dot in known]
+    figure.update_layout(showlegend=True)
+    figure.update_yaxes(tickvals=list(places), ticktext=names, range=[-0.7, len(known) - 0.3], showgrid=False)
+    figure.update_xaxes(tickformat=".0%" if percent else ".1f")
+    return figure
+
+
+def _as_it_is(name: str) -> str:
+    """plotly takes some tags in a text for markup, links among them."""
+    return html.escape(name, quote=False)
 
 
 def origins(counts: Mapping[str, int]) -> go.Figure:

@@ -8,14 +8,16 @@ from datetime import datetime
 
 import state
 import streamlit as st
+import who
 
 from ser_backend import pairs
 from ser_backend.alarms import Alarm
 from ser_backend.checks import WORST_FIRST, Check, in_words, worst
-from ser_backend.errors import SerError
+from ser_backend.errors import Forbidden, SerError
 from ser_backend.records import ACTIVE, Dataset, Interval, Problem, Round, Run, Status
 from ser_backend.report import in_force
 from ser_backend.store import DatabaseTrouble, Store
+from ser_backend.votes_file import defused
 
 ROLE_NAMES = {"seed": "Seed", "pool": "Pool", "heldout": "Held-out"}
 ROLE_HELP = {
@@ -43,6 +45,10 @@ MOST_ALARMS = 3  # more are folded
 STYLE = """<style>
 .stMainBlockContainer { max-width: 1240px; padding-top: 4rem; padding-bottom: 3rem; }
 .stMainBlockContainer h1 { padding: 0 0 .15rem; }
+.st-key-corner { position: fixed; top: .6rem; right: 3.4rem; width: auto; z-index: 999991; }
+.st-key-corner button { color: inherit !important; }
+.st-key-corner button p { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 6rem; }
+.st-key-door { max-width: 400px; margin: 9vh auto 0; }
 .st-key-charts [data-testid="stColumn"] { min-width: min(350px, 100%); }
 .ser-pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: .6rem .8rem; }
 .ser-desk { height: clamp(320px, calc(100vh - 372px), 900px); grid-template-rows: fit-content(36%) minmax(0, 1fr); }
@@ -72,8 +78,14 @@ def any_store() -> Store:
 
 
 def open_store() -> Store:
-    """The store, acting for whoever is signed in; for nobody in particular, who may do all, where there are no users."""
-    return any_store().acting(state.session().user)
+    """The store, acting for whoever is signed in; for nobody in particular, who may do all, where there are no users.
+
+    Reads anew who that is: a button's callback runs before the frame does. Raises Forbidden.
+    """
+    store = any_store()
+    if not who.known(store):
+        raise Forbidden("Nobody is signed in here any more, so nothing was done. Sign in, then do it again.")
+    return store.acting(state.session().user)
 
 
 @contextmanager
@@ -106,7 +118,7 @@ def nothing_yet(sentence: str, page: str | None = None, label: str = "") -> None
     """An empty state: what is missing and where to get it."""
     with st.container(border=True):
         st.markdown(sentence)
-        if page:
+        if page and who.may_open(page):
             st.page_link(page, label=label, icon=":material/arrow_forward:")
 
 
@@ -173,7 +185,7 @@ def _pane(name: str, text: str, kind: str) -> str:
 
 def problem_table(problems: Sequence[Problem]) -> None:
     st.dataframe(
-        [{"row": p.row, "field": p.field, "reason": p.message, "as it stood": p.raw} for p in problems],
+        [{"row": p.row, "field": p.field, "reason": p.message, "as it stood": defused(p.raw)} for p in problems],
         hide_index=True,
         column_config={
             "row": st.column_config.NumberColumn(width=60, help="Line of a text file, record number of a table."),

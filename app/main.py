@@ -1,28 +1,60 @@
-"""streamlit run app/main.py: the frame of the pages. Draws nothing of its own but the navigation."""
+"""streamlit run app/main.py: the frame of the pages: the door, the navigation and who is signed in."""
 
 from pathlib import Path
 
 import components
+import door
+import state
 import streamlit as st
+import who
 
 from ser_backend import jobs
 
-st.set_page_config(page_title="SER Studio", page_icon=":material/balance:", layout="wide")
-st.logo(Path(__file__).parent / "logo.svg", size="large")
+VIEWS = {
+    "data": ":material/database:",
+    "train": ":material/model_training:",
+    "watch": ":material/monitoring:",
+    "review": ":material/rate_review:",
+    "agreement": ":material/handshake:",
+    "export": ":material/ios_share:",
+    "users": ":material/group:",
+}
+FIRST = "data"
+
+HERE = Path(__file__).parent
+
+# a Material icon here would be fetched from another host
+st.set_page_config(page_title="SER Studio", page_icon=HERE / "icon.svg", layout="wide")
+st.logo(HERE / "logo.svg", size="large")
 st.html(components.STYLE)
 
-page = st.navigation(
-    [
-        st.Page("views/data.py", title="Data", icon=":material/database:", default=True),
-        st.Page("views/train.py", title="Train", icon=":material/model_training:"),
-        st.Page("views/watch.py", title="Watch", icon=":material/monitoring:"),
-        st.Page("views/review.py", title="Review", icon=":material/rate_review:"),
-        st.Page("views/export.py", title="Export", icon=":material/ios_share:"),
-    ],
-    position="top",
-)
+is_known = None  # None: could not be found out, and why stands on the page
 with components.errors_in_words():
-    store = components.open_store()
-    if jobs.active(store):
-        jobs.ensure_supervisor()
-    page.run()
+    is_known = who.known(components.any_store())
+# every page has its address for everybody, so that a link leads there after signing in, and says no in words
+pages = {
+    view: st.Page(
+        f"views/{view}.py",
+        title=view.capitalize(),
+        icon=icon,
+        default=view == FIRST,
+        visibility="visible" if who.may_open(view) else "hidden",
+    )
+    for view, icon in VIEWS.items()
+}
+opened = st.navigation(list(pages.values()), position="top" if is_known else "hidden")
+with components.errors_in_words():
+    if is_known:
+        store = components.open_store()
+        door.corner(components.any_store(), state.session().user)
+        view = next(name for name, page in pages.items() if page is opened)
+        if not who.may_open(view):
+            if view == FIRST:
+                st.switch_page(pages["review"], query_params=st.query_params.to_dict())
+            door.keep_out(store, view)
+        else:
+            if jobs.active(store):
+                jobs.ensure_supervisor()
+            opened.run()
+    elif is_known is False:
+        door.sign_in(components.any_store())

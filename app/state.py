@@ -19,12 +19,16 @@ QUEUE = "queue"
 ANNOTATOR = "annotator"
 UPLOAD = "upload"
 ROLE = "role"
+COOKIE = "cookie"
 
 
 @dataclass(slots=True)
 class Session:
     run: str | None = None  # id of the run that Watch, Review and Export show
-    user: User | None = None  # who is signed in; None where nobody has to
+    user: User | None = None  # who is signed in, as of this run (who.py); None where nobody has to
+    token: str = field(default="", repr=False)  # by which the store knows the user
+    cookie: str | None = field(default=None, repr=False)  # token the browser is to keep, "" to forget it; None: done
+    said: str = ""  # outcome of the last change on Users, shown once more
     annotator: str = ""
     uploads: int = 0  # counts imports, so that the uploader starts empty after each
     imported: list[Imported] = field(default_factory=list)  # outcome of the last import, shown once more

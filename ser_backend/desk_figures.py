@@ -94,9 +94,9 @@ class LengthBias:
         value, low, high = (100 * x for x in self.beyond_gold)
         gap = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
         if low > 0:
-            said = "more often than it is the better one: length seems to sway the answers"
+            said = "more often than it is the better one: length may sway the answers, or they err where the shorter is better"
         elif high < 0:
-            said = "less often than it is the better one: answers seem to shun length"
+            said = "less often than it is the better one: answers may shun length, or err where the longer is better"
         else:
             said = "which chance may explain: no sign that length sways the answers"
         return f"{found} Against the right answers to {self.n_gold:,} of these pairs that is {gap}, {said}."

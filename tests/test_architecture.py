@@ -15,6 +15,7 @@ BASE = {"records", "errors", "config", "home", "metrics"}
 VIEWS_MAY = BASE | {"checks", "forecast", "jobs", "ingest", "machine", "review", "export", "report", "store", "pairs"}
 VIEWS_MAY |= {"alarms", "run_folder", "team"}
 VIEWS_MAY |= {"agreement", "desk_figures"}
+VIEWS_MAY |= {"annotators", "votes_file"}
 # module -> what of ours it may import, beside BASE
 ALLOWED = {
     "records": set(),
@@ -72,6 +73,8 @@ ALLOWED = {
     },
     "loop": {"choosing", "learners", "rounds", "run_data", "run_folder"},
     "review": {"calibration", "pairs", "run_folder", "store"},
+    "annotators": {"agreement", "alarms", "calibration", "desk_figures", "pairs", "review", "store"},
+    "votes_file": {"store"},
     "report": {"alarms", "calibration", "review", "run_folder", "store"},
     "card": {"report"},
     "merge": {"classifier"},

@@ -25,7 +25,7 @@ from ser_backend.store import Store
 HERE = Path(__file__).parent
 AHEAD = 4  # pairs the browser has beside the one on the desk
 VERDICTS = ("left", "right", "tie", "both_good", "both_bad", "skip")
-LONGEST_REASON = 200
+LONGEST_REASON = LONGEST_TOKEN = 200
 FOLDED = (reading.LIMIT, 200_000, 5_000_000)  # characters of a response: at first, after "show more", after another
 IN_WORDS: Mapping[str, str] = {
     "left": "left is better",
@@ -56,7 +56,8 @@ class AtDesk:
     last: str = ""  # one sentence on the last entry
     trouble: bool = False  # the sentence says that something was refused
     changeable: int | None = None  # id of the review that one may change one's mind about
-    front: str = ""  # token of the pair to be shown at once
+    front: str = ""  # token of the pair to be shown at once, told to the browser once
+    first: str = ""  # the same, for as long as it waits for its answer
     unfolded: dict[str, int] = field(default_factory=dict)  # token -> how often "show more" was asked for
 
 
@@ -129,9 +130,9 @@ def take(at: AtDesk, store: Store, desk: Desk, annotator: str, entries: Sequence
             if kind == "vote":
                 _vote(at, store, desk, annotator, entry)
             elif kind == "undo":
-                _undo(at, store, desk, annotator)
+                _undo(at, store, desk, annotator, entry)
             elif kind == "change":
-                _change(at, store, desk, annotator)
+                _change(at, store, desk, annotator, entry)
             elif kind == "more":
                 token = str(entry.get("of"))
                 at.unfolded[token] = at.unfolded.get(token, 0) + 1
@@ -161,7 +162,7 @@ def _vote(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[s
             guidelines=_count(entry.get("guidelines")) or 0,
         )
     except TooFast:
-        at.front = token
+        at.front = at.first = token
         raise
     except StaleVote:
         before = next((r for r in reversed(desk.answers.refresh().rows) if r.token == token), None)
@@ -173,18 +174,21 @@ def _vote(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[s
             ) from None
         answered = before
     at.showings.pop(token, None)
-    at.changeable = answered.id if _may_see(store) and verdict != "skip" and answered.queue != "gold" else None
+    at.changeable = answered.id if _changeable(store, answered) else None
     at.last = revealed(store, desk, answered, shown.why if shown else "")
 
 
-def _undo(at: AtDesk, store: Store, desk: Desk, annotator: str) -> None:
-    withdrawn = review.undo(store, desk.run.id, annotator)
+def _undo(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[str, Any]) -> None:
+    # named by the entry: after a reload it may come again, and must not withdraw a second answer
+    name = f"undo {desk.run.id} {len(annotator)} {annotator} {entry.get('id')}"
+    withdrawn = review.undo(store, desk.run.id, annotator, name[:LONGEST_TOKEN])
     at.changeable = None
     if withdrawn is None:
         at.last = "There is no answer of yours to undo."
         return
     if again := desk.hand_out_again(annotator, withdrawn, at.asked, store):
-        at.showings[again.token], at.front = again, again.token
+        at.showings[again.token] = again
+        at.front = at.first = again.token
     rounds = review.rounds_trained(store, withdrawn)
     at.last = f"Undone: {IN_WORDS[withdrawn.verdict]}."
     if rounds:
@@ -192,8 +196,14 @@ def _undo(at: AtDesk, store: Store, desk: Desk, annotator: str) -> None:
         at.last += f" Round{'s' * (len(rounds) > 1)} {names} had learnt from it; the next round will not."
 
 
-def _change(at: AtDesk, store: Store, desk: Desk, annotator: str) -> None:
-    before = next((r for r in desk.answers.refresh().standing if r.id == at.changeable), None)
+def _change(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[str, Any]) -> None:
+    rows = desk.answers.refresh().rows
+    done = next((r for r in rows if r.token == f"change-{entry.get('of')}" and r.annotator == annotator), None)
+    if done is not None:  # the receipt was lost with a reload or a server
+        at.last = f"Changed to: {IN_WORDS[done.verdict]}. Your first, blind answer is kept beside it."
+        return
+    mine = (r for r in desk.answers.standing if r.id == entry.get("of") and r.annotator == annotator)
+    before = next((r for r in mine if _changeable(store, r)), None)
     if before is None:
         raise StaleVote("That answer was changed or undone already, so nothing was changed.")
     other: Verdict
@@ -242,6 +252,11 @@ def _seen_from(answered: Review, other: Review) -> str:
     if other.verdict not in ("left", "right") or other.left_is == answered.left_is:
         return IN_WORDS[other.verdict]
     return IN_WORDS["right" if other.verdict == "left" else "left"]
+
+
+def _changeable(store: Store, answered: Review) -> bool:
+    """Whether the person is told what the model thinks, and so may think again."""
+    return _may_see(store) and answered.verdict != "skip" and answered.queue != "gold"
 
 
 def _leaning(desk: Desk, answered: Review) -> tuple[Verdict, float]:

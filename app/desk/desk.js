@@ -6,6 +6,7 @@
 
 const FASTEST_MS = 300; // the engine refuses answers that came sooner after the pair (review/votes.py)
 const IDLE_MS = 60000; // without a key, a move or a scroll for so long a person is not reading any more
+const RESEND_MS = 2000; // what is sent while the connection is down is gone
 const MOST_NODES = 60000; // of one text
 
 const VERDICTS = [
@@ -81,7 +82,7 @@ class Desk {
     try { Object.assign(this.look, JSON.parse(localStorage.getItem("ser-desk") || "{}")); } catch { /* private window */ }
     this.build();
     this.onKey = (event) => this.key(event);
-    this.onUp = () => { this.held = false; };
+    this.onUp = (event) => { if (event.code === this.held) this.held = null; };
     this.onSeen = () => this.tick();
     this.onAlive = () => { this.tick(); this.alive = performance.now(); };
     this.attach();
@@ -99,6 +100,7 @@ class Desk {
 
   detach() {
     this.attached = false;
+    clearTimeout(this.again);
     document.removeEventListener("keydown", this.onKey, true);
     document.removeEventListener("keyup", this.onUp, true);
     document.removeEventListener("visibilitychange", this.onSeen);
@@ -208,7 +210,10 @@ class Desk {
     const before = this.outbox.length;
     const done = new Set(data.done);
     this.outbox = this.outbox.filter((entry) => !done.has(entry.id));
-    if (this.outbox.length !== before) this.keep();
+    if (this.outbox.length !== before) {
+      this.keep();
+      this.tries = 0;
+    }
     this.data = data;
     for (const entry of this.outbox) if (entry.token) this.settled.add(entry.token);
     const front = data.front;
@@ -322,6 +327,7 @@ class Desk {
     if (this.watching && this.ticked !== undefined) this.active += Math.max(0, Math.min(now, this.alive + IDLE_MS) - this.ticked);
     this.ticked = now;
     this.watching = document.visibilityState === "visible" && document.hasFocus();
+    if (!this.watching) this.held = null; // its release may have gone elsewhere
   }
 
   // ---- what the person does
@@ -356,8 +362,8 @@ class Desk {
     const acts = this.reasons.hidden ? this.keys(digit && digit[1], event.shiftKey, key) : this.reasonKeys(digit && digit[1], key);
     if (!acts) return;
     take();
-    if (event.repeat || this.held) return; // a held key answers one pair, however long it is held
-    this.held = true;
+    if (event.repeat || (event.code && this.held === event.code)) return; // a held key answers one pair, however long
+    this.held = event.code;
     acts();
   }
 
@@ -455,7 +461,13 @@ class Desk {
 
   flush() { this.keep(); this.post(); }
 
-  post() { if (this.send && this.outbox.length) this.send("entries", this.outbox.slice()); }
+  post() {
+    clearTimeout(this.again);
+    if (!this.send || !this.outbox.length) return;
+    this.send("entries", this.outbox.slice());
+    this.tries = Math.min(4, (this.tries || 0) + 1);
+    this.again = setTimeout(() => this.post(), this.tries * RESEND_MS);
+  }
 
   keep() {
     try { sessionStorage.setItem("ser-outbox " + this.name, JSON.stringify(this.outbox)); } catch { /* full or private */ }

@@ -8,9 +8,10 @@ import desk as at_desk
 import numpy as np
 import state
 import streamlit as st
+import who
 
 from ser_backend import jobs, review
-from ser_backend.desk_figures import goal_in_words, pace
+from ser_backend.desk_figures import anytime_interval, goal_in_words, pace
 from ser_backend.records import Asked, Run
 from ser_backend.review import Desk, Mix
 from ser_backend.run_folder import RunFolder
@@ -43,6 +44,7 @@ SOURCES = {
     "repeat": ("Repeats", "Pairs a person answered before, sides swapped: how far they agree with themselves."),
 }
 DEFAULT_ANNOTATOR = "me"
+MANY_SKIPS = 0.05  # of the checks; with a tenth of them skipped for being hard the interval is wrong too often
 FIGURES_S = 8  # how often the figures below the desk are drawn again
 
 
@@ -97,6 +99,7 @@ def _annotator(store: Store) -> str:
 
 @st.fragment
 def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
+    who.keep_up(store)
     session = state.session()
     queues = [name for name in QUEUES if _has(store, desk, name)]
     if st.session_state.get(state.QUEUE) not in queues:
@@ -118,7 +121,7 @@ def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
         if at.mix is not None:
             desk.give_back(annotator, store)
         at.asked, at.mix = queue, mix
-    shown = desk.hand_out(annotator, queue, mix, at_desk.AHEAD, store, at.front)
+    shown = desk.hand_out(annotator, queue, mix, at_desk.AHEAD, store, at.first)
     versions = store.guidelines(run.id)
     at_desk.mount(
         at,
@@ -128,12 +131,13 @@ def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
         _progress(desk, annotator),
         _end_of(desk, queue),
         versions[-1] if versions else None,
-        lambda: _take(store, desk, annotator),
+        lambda: _take(desk, annotator),
     )
 
 
-def _take(store: Store, desk: Desk, annotator: str) -> None:
+def _take(desk: Desk, annotator: str) -> None:
     with components.errors_in_words():
+        store = components.open_store()  # acting for who is signed in now
         entries = st.session_state["desk"].get("entries") or []
         at_desk.take(state.session().desk, store, desk, annotator, entries)
 
@@ -223,6 +227,7 @@ def _end_of(desk: Desk, queue: Asked) -> str:
 
 @st.fragment(run_every=FIGURES_S)
 def _figures(store: Store, desk: Desk, run_id: str) -> None:
+    who.keep_up(store)
     if not store.may("see_rewards"):
         return
     left, right = st.columns(2)
@@ -264,10 +269,17 @@ def _precision(desk: Desk) -> None:
         f"from {found.n_kept:,}."
     )
     extra = [f"round {index}: {interval}" for index, interval in found.by_round.items()]
+    if found.total.n:
+        always = anytime_interval(right, found.total.n)
+        extra.insert(
+            0, f"{100 * always.low:.1f} to {100 * always.high:.1f} % holds also if you stop when you like the figure"
+        )
     if found.ties or found.skips:
         extra.append(
             f"not counted: {components.count(found.ties, 'tie')} or equal, {components.count(found.skips, 'skip')}"
         )
+    if found.skips > MANY_SKIPS * (found.skips + found.total.n):
+        extra.append("many checks were skipped: those left are the easier ones, so the figure is too good")
     if found.n_waiting:
         extra.append(
             f"{components.count(found.n_waiting, 'check')} will count again once the newer self-labels have had their share"

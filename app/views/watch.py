@@ -8,6 +8,7 @@ from typing import Literal
 import charts
 import components
 import streamlit as st
+import who
 
 from ser_backend import forecast, jobs, report
 from ser_backend.alarms import alarms
@@ -97,6 +98,7 @@ def _actions(store: Store, run: Run) -> None:
 
 
 def _live(store: Store, run_id: str, was_active: bool) -> None:
+    who.keep_up(store)
     run = store.run(run_id)
     active = components.is_active(run)
     if was_active and not active:

@@ -70,18 +70,21 @@ def disagreements(rows: Iterable[Review]) -> list[str]:
 
 
 def blind(rows: Sequence[Review]) -> list[Review]:
-    """Standing answers as they were given before anything of the model was shown: a changed mind counts as it was at first.
+    """What was said of each standing answer's pair before anything of the model was shown to that person, oldest first.
 
-    rows: every row of a run. What a person said after the reveal may be the model's word and says nothing of how right it is.
+    rows: every row of a run. What a person says after the reveal, as a change of mind or in a new answer after an undo, may
+    be the model's word and says nothing of how right it is; there the first thing they said counts, undone or not.
     """
-    by_id = {row.id: row for row in rows}
+    firsts: dict[tuple[str, str, str], Review] = {}
+    for row in rows:
+        if row.blind and row.verdict != "undo":
+            firsts.setdefault((row.pair, row.annotator, _asked_of(row)), row)
+    found = (row if row.blind else firsts.get((row.pair, row.annotator, _asked_of(row))) for row in in_force(rows))
+    return sorted((row for row in found if row is not None), key=lambda row: row.id)
 
-    def first(row: Review) -> Review:
-        while row.supersedes is not None and row.supersedes in by_id:
-            row = by_id[row.supersedes]
-        return row
 
-    return [first(row) for row in in_force(rows)]
+def _asked_of(row: Review) -> str:
+    return row.queue if row.queue in (*PRIVATE, "adjudicate") else ""
 
 
 def audits(rows: Sequence[Review]) -> list[Review]:

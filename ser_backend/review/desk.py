@@ -134,7 +134,8 @@ class Desk:
                 rows = arrays[f"queue_{name}"]
                 self._order[name] = rows[is_open[rows]]
         self._order["seed"] = arrays.get("queue_seed", np.empty(0, np.int64))  # rows of the seed set
-        self._gold = np.setdiff1d(np.flatnonzero(self.seed_said), self._order["seed"])  # a doubtful answer is no gold
+        doubtful = self._order["seed"][: (len(self._order["seed"]) + 1) // 2]
+        self._gold = np.setdiff1d(np.flatnonzero(self.seed_said), doubtful)  # a label that may be wrong is no gold
         self.corrected = arrays.get("corrected")
         self._place: dict[str, np.ndarray] = {}  # row of its set -> place in the queue's order, -1 where not in it
         for name, order in self._order.items():

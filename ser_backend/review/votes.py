@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.pairs import PairSet
-from ser_backend.records import Asked, Lease, Pair, Queue, Response, Review, Verdict
+from ser_backend.records import PRIVATE, Asked, Lease, Pair, Queue, Response, Review, Verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
@@ -98,6 +98,8 @@ def vote(
     if seen_s < FASTEST_S:
         raise TooFast(f"That key came within {FASTEST_S:g} s of the pair, so it was not counted.")
     lease = shown.lease
+    # What the model thinks is told after every answer, and an answer that was undone does not make it untold.
+    told = store.may("see_rewards") and store.answered_before(lease.run, lease.pair, lease.annotator)
     return store.add_review(
         overlap=store.overlap(lease.run),
         run=lease.run,
@@ -109,15 +111,15 @@ def vote(
         round=lease.round,
         margin=lease.margin,
         self_label=lease.self_label,
-        reason=reason,
+        reason=_storable(reason),
         shown_at=max(lease.leased_at, answered_at - seen_s),
         answered_at=answered_at,
         token=lease.token,
         supersedes=None,
         strength=(strength or 1) if verdict in SIDES else None,
         flagged=flagged,
-        note=note[:LONGEST_NOTE],
-        blind=True,
+        note=_storable(note[:LONGEST_NOTE]),
+        blind=not told or lease.queue in PRIVATE,
         active_ms=active_ms,
         guidelines=guidelines,
         model=lease.model,
@@ -140,17 +142,29 @@ def change_mind(store: Store, answered: Review, verdict: Verdict) -> Review:
     return store.add_review(overlap=store.overlap(answered.run), **_facts(answered) | changed)
 
 
-def undo(store: Store, run_id: str, annotator: str) -> Review | None:
-    """Withdraw this person's newest answer that stands; returns it, or None when there is none."""
-    standing = in_force(store.reviews(run_id, annotator))
+def undo(store: Store, run_id: str, annotator: str, token: str = "") -> Review | None:
+    """Withdraw this person's newest answer that stands; returns it, or None when there is none.
+
+    token: names this undo. Asked for again under the same one it withdraws nothing more and returns the same answer.
+    """
+    rows = store.reviews(run_id, annotator)
+    if token and (done := next((row for row in rows if row.token == token), None)):
+        return next((row for row in rows if row.id == done.supersedes), None)
+    standing = in_force(rows)
     if not standing:
         return None
     last = standing[-1]
-    withdrawn = {"verdict": "undo", "token": f"undo-{last.id}", "supersedes": last.id, "answered_at": time.time()}
+    withdrawn = {
+        "verdict": "undo",
+        "token": token or f"undo-{last.id}",
+        "supersedes": last.id,
+        "answered_at": time.time(),
+    }
     try:
         store.add_review(**_facts(last) | withdrawn)
     except StaleVote:
-        return undo(store, run_id, annotator)  # another tab withdrew that one; the one before it is meant now
+        # another tab withdrew that one, and the one before it is meant now; or this very undo is being done twice at once
+        return undo(store, run_id, annotator, token)
     return last
 
 
@@ -176,6 +190,11 @@ def rounds_trained(store: Store, answered: Review) -> list[int]:
         elif folder.round_arrays(round_.index, "human")["human"][row]:
             found.append(round_.index)
     return found
+
+
+def _storable(text: str) -> str:
+    """Half a surrogate pair and NUL, which a page can paste, are what a database refuses."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _facts(review: Review) -> dict[str, Any]:

@@ -63,6 +63,12 @@ class Reviews(Handle):
         with self.reader.connect() as db:
             return [Review(**row._mapping) for row in db.execute(query)]
 
+    def answered_before(self, run_id: str, pair: str, annotator: str) -> bool:
+        """Whether this person has said anything of the pair for the run, undone or not; gold and repeats aside."""
+        mine = (reviews.c.run == run_id) & (reviews.c.pair == pair) & (reviews.c.annotator == annotator)
+        with self.reader.connect() as db:
+            return db.execute(sa.select(reviews.c.id).where(mine, reviews.c.queue.not_in(PRIVATE))).first() is not None
+
     # ---- places reserved for people
 
     def lease(self, run_id: str, annotator: str, wanted: Sequence[Lease], at_most: int, overlap: int) -> list[Lease]:

@@ -21,6 +21,14 @@ def no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "start_dry_run", lambda key: None)
 
 
+@pytest.fixture(autouse=True)
+def no_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AppTest has no browser; what stands there instead of its cookies is not one."""
+    import who
+
+    monkeypatch.setattr(who, "cookie", lambda: "")
+
+
 @pytest.fixture
 def store(ser_home: Path) -> Store:
     return Store.open()

@@ -95,7 +95,7 @@ def test_undo_brings_the_pair_back_as_the_first(open_page, store, finished):
 def test_a_changed_mind_is_kept_beside_the_blind_answer(open_page, store, finished):
     page = press(open_page("review"), store, finished, "left")
     assert sent(page)["changeable"] is not None
-    page = send(page, store, finished, "change")
+    page = send(page, store, finished, "change", of=sent(page)["changeable"])
     first, second = store.reviews(finished.id)
     assert (second.verdict, second.blind, second.supersedes) == ("right", False, first.id)
     assert first.blind

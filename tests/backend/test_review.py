@@ -10,6 +10,7 @@ from ser_backend import gate, jobs, review
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.loop import self_evolve
 from ser_backend.pairs import PairSet
+from ser_backend.records import User
 from ser_backend.review import Desk, vote
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -197,3 +198,73 @@ def test_the_queue_ends(store: Store, run: str) -> None:
     assert desk.next("anna", "audit") is None
     assert len(labels) == desk.size("audit")
     assert set(labels) <= {key.decode() for key in PairSet.open(store.run(run).pool).pair_keys}
+
+
+def test_an_answer_after_undo_is_not_blind_and_the_first_one_judges(store: Store, run: str) -> None:
+    """The model's leaning was told after the first answer: taking it back and agreeing must not raise the precision."""
+    desk = Desk(store, run)
+    shown = desk.next("anna", "audit")
+    agree, differ = ("left", "right") if shown.self_label == shown.left_is else ("right", "left")
+    vote(store, shown, differ)
+    review.undo(store, run, "anna")
+    again = vote(store, desk.next("anna", "audit"), agree)
+    assert again.pair == shown.pair.id
+    assert not again.blind
+    assert (desk.precision().total.value, desk.precision().total.n) == (0.0, 1)
+    assert review.checks(store, run).audits == {shown.pair.id: False}
+    assert review.human_labels(store, run)[shown.pair.id] == again.preferred  # what trains is the last word
+
+
+def test_a_changed_mind_trains_and_the_blind_answer_judges(store: Store, run: str) -> None:
+    desk = Desk(store, run)
+    shown = desk.next("anna", "audit")
+    agree, differ = ("left", "right") if shown.self_label == shown.left_is else ("right", "left")
+    first = vote(store, shown, differ)
+    second = review.change_mind(store, first, agree)
+    assert (second.blind, second.supersedes) == (False, first.id)
+    assert desk.precision().total.value == 0.0
+    assert review.human_labels(store, run)[shown.pair.id] == second.preferred
+    with pytest.raises(StaleVote):
+        review.change_mind(store, first, "tie")
+
+
+def test_who_may_not_see_rewards_stays_blind_after_an_undo(store: Store, run: str) -> None:
+    ann = store.acting(store.add_user(User("ann", "annotator", "", True, ""), "long enough"))
+    desk = Desk(store, run)
+    shown = desk.hand_out("ann", "audit", store=ann)[0]
+    vote(ann, shown, "left")
+    review.undo(ann, run, "ann")
+    assert vote(ann, desk.hand_out("ann", "audit", store=ann)[0], "right").blind
+
+
+def test_people_who_disagree_leave_no_label_until_somebody_settles_it(store: Store, run: str) -> None:
+    store.set_overlap(run, 2)
+    desk = Desk(store, run)
+    for name, side in (("anna", "a"), ("ben", "b")):
+        shown = desk.next(name, "learn")
+        vote(store, shown, "left" if shown.left_is == side else "right")
+    pair = shown.pair.id
+    assert pair not in review.human_labels(store, run)
+    assert (desk.size("adjudicate"), desk.pending().decided) == (1, 0)
+    settling = desk.next("cleo", "adjudicate")
+    assert settling.pair.id == pair
+    vote(store, settling, "left")
+    assert desk.size("adjudicate") == 0
+    assert review.human_labels(store, run)[pair] == settling.left_is
+    assert desk.next("dora", "learn").pair.id != pair
+
+
+def test_now_and_then_a_known_pair_and_a_repeat_with_the_sides_swapped(store: Store, run: str) -> None:
+    mix = {"learn": 1.0, "gold": 0.1, "repeat": 0.1}
+    desk = Desk(store, run)
+    seen = []
+    for _ in range(60):
+        shown = desk.next("anna", "mixed", mix)
+        seen.append(vote(store, shown, "left"))
+    kinds = Counter(row.queue for row in seen)
+    assert 4 <= kinds["gold"] <= 6
+    assert 3 <= kinds["repeat"] <= 6
+    first = {row.pair: row.left_is for row in seen if row.queue == "learn"}
+    assert all(row.left_is != first[row.pair] for row in seen if row.queue == "repeat")
+    assert len({row.pair for row in seen if row.queue == "gold"}) == kinds["gold"]
+    assert len(review.human_labels(store, run)) == kinds["learn"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -31,8 +31,8 @@ FLAGS = [
 class Server:
     """`streamlit run app/main.py` over this test's data folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+        self.folder, self.options = folder, options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -43,7 +43,8 @@ class Server:
         log = (self.folder / "server.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless", "true"]
-            + ["--server.port", str(self.port), "--server.address", "127.0.0.1", "--server.fileWatcherType", "none"],
+            + ["--server.port", str(self.port), "--server.address", "127.0.0.1", "--server.fileWatcherType", "none"]
+            + [*self.options],
             cwd=home.ROOT,
             stdout=log,
             stderr=log,
@@ -64,8 +65,14 @@ class Server:
 
 
 @pytest.fixture
-def server(ser_home: Path, tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path)
+def server_options() -> list[str]:
+    """More options of `streamlit run`; a test module may have its own."""
+    return []
+
+
+@pytest.fixture
+def server(ser_home: Path, tmp_path: Path, server_options: list[str]) -> Iterator[Server]:
+    made = Server(tmp_path, server_options)
     yield made
     made.stop(signal.SIGKILL)
     for process in psutil.process_iter(["cmdline"]):
@@ -93,7 +100,8 @@ def browser() -> Iterator[object]:
 def open_page(browser, server: Server) -> Iterator[Callable]:
     contexts = []
 
-    def make(path: str = "", width: int = 1280, dark: bool = False):
+    def make(path: str = "", width: int = 1280, dark: bool = False, haste: int = 1, watch: Callable | None = None):
+        """haste: how many times as fast the page's own clock runs. watch: is given the page before it loads anything."""
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if dark else "light",
@@ -102,6 +110,12 @@ def open_page(browser, server: Server) -> Iterator[Callable]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
+        if haste > 1:
+            page.add_init_script(
+                f"const now = performance.now.bind(performance); performance.now = () => {haste} * now();"
+            )
+        if watch:
+            watch(page)
         page.goto(f"{server.url}/{path}")
         page.get_by_role("heading", level=1).wait_for()
         return page
