@@ -43,7 +43,7 @@ LONGER_HELP = (
 CHANGED_HELP = (
     "Answers changed after the model's choice was shown. Every figure here counts them as they were at first."
 )
-CARD_WIDTH = 245  # pixels: four beside one another on a wide page, three on a narrow one
+CARD_WIDTH = 257  # four in a row
 NAME_WIDTH = 140  # pixels
 LONGEST_OF_TWO = 12  # letters of a name beside an axis, where two stand
 MOST_DOTS = 40  # people or couples in the figure, those with most answers
