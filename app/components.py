@@ -102,6 +102,7 @@ def errors_in_words() -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Text for a place that reads Markdown, to be shown as it is."""
+    text = re.sub(r"(?i)www(?=\.)|:(?=//)", "\\g<0>\u2060", text)  # a word joiner: or addresses become links
     return re.sub(r"([\\`*_\[\]<>$~:#|])", r"\\\1", text)
 
 

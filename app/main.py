@@ -1,5 +1,6 @@
 """streamlit run app/main.py: the frame of the pages: the door, the navigation and who is signed in."""
 
+import gc
 from pathlib import Path
 
 import components
@@ -22,6 +23,15 @@ VIEWS = {
 FIRST = "data"
 
 HERE = Path(__file__).parent
+
+
+@st.cache_resource(show_spinner=False)
+def keep_modules(view: str) -> None:
+    """Streamlit looks for garbage after every run of a page or a part of it; what modules hold is none, and to look through
+    it takes 0.1 s, the most of a vote."""
+    gc.collect()
+    gc.freeze()
+
 
 # a Material icon here would be fetched from another host
 st.set_page_config(page_title="SER Studio", page_icon=HERE / "icon.svg", layout="wide")
@@ -56,5 +66,6 @@ with components.errors_in_words():
             if jobs.active(store):
                 jobs.ensure_supervisor()
             opened.run()
+            keep_modules(view)  # each page loads more
     elif is_known is False:
         door.sign_in(components.any_store())

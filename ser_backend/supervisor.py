@@ -42,6 +42,7 @@ class Supervisor:
         self.watched: dict[int, Job] = {}  # jobs whose process, or what it left behind, may still be there
         self.stop_seen: dict[int, float] = {}
         self.reserve: subprocess.Popen[bytes] | None = None
+        self.reserve_after = 0.0
         self.leaving = False
         self.slots = this_machine().slots
 
@@ -77,7 +78,9 @@ class Supervisor:
             if slot not in taken and (claimed := self.store.claim_job(slot)):
                 self._start(claimed, slot)
         busy = bool(self.store.jobs(Status.QUEUED, Status.RUNNING, Status.STOPPING))
-        if not busy and (self.reserve is None or self.reserve.poll() is not None):
+        gone = self.reserve is None or self.reserve.poll() is not None
+        if not busy and gone and time.monotonic() > self.reserve_after:
+            self.reserve_after = time.monotonic() + RETRY_S  # one that dies at once is not started at every look
             self.reserve = self._spawn(["--wait"], home.home() / "supervisor.log", stdin=subprocess.PIPE)
         return busy
 

@@ -26,7 +26,9 @@ HERE = Path(__file__).parent
 AHEAD = 4  # pairs the browser has beside the one on the desk
 VERDICTS = ("left", "right", "tie", "both_good", "both_bad", "skip")
 LONGEST_REASON = LONGEST_TOKEN = 200
-FOLDED = (reading.LIMIT, 200_000, 5_000_000)  # characters of a response: at first, after "show more", after another
+LONGEST_ID = 40
+LARGEST = 2**31 - 1  # of an integer column
+FOLDED = (reading.LIMIT, 100_000, 1_500_000)  # characters of a response: at first, after "show more", after another
 IN_WORDS: Mapping[str, str] = {
     "left": "left is better",
     "right": "right is better",
@@ -56,6 +58,9 @@ class AtDesk:
     last: str = ""  # one sentence on the last entry
     trouble: bool = False  # the sentence says that something was refused
     changeable: int | None = None  # id of the review that one may change one's mind about
+    name: str = ""  # of run, person and queue
+    waits: bool = False  # nothing to show now, but perhaps soon
+    refused: bool = False  # the last answer was not counted, so there is nothing of it to undo
     front: str = ""  # token of the pair to be shown at once, told to the browser once
     first: str = ""  # the same, for as long as it waits for its answer
     unfolded: dict[str, int] = field(default_factory=dict)  # token -> how often "show more" was asked for
@@ -63,7 +68,6 @@ class AtDesk:
 
 def mount(
     at: AtDesk,
-    desk: Desk,
     shown: Sequence[Presentation],
     name: str,
     progress: str,
@@ -73,6 +77,7 @@ def mount(
 ) -> None:
     """Draw the desk. name: of run, person and queue. progress: one line. empty: what to say when there is no pair."""
     at.showings |= {one.token: one for one in shown}
+    at.name = name
     _component(
         key="desk",
         data={
@@ -95,7 +100,12 @@ def mount(
 
 def _pair(at: AtDesk, shown: Presentation) -> dict[str, Any]:
     size = min(at.unfolded.get(shown.token, 0), len(FOLDED) - 1)
-    return {"token": shown.token, "size": size, "view": _view(shown.pair.id, shown.left_is, size, shown)}
+    return {
+        "token": shown.token,
+        "size": size,
+        "most": size == len(FOLDED) - 1,
+        "view": _view(shown.pair.id, shown.left_is, size, shown),
+    }
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
@@ -122,11 +132,14 @@ def _bare(node: Any) -> Any:
 def take(at: AtDesk, store: Store, desk: Desk, annotator: str, entries: Sequence[Mapping[str, Any]]) -> None:
     """Do what the browser asks, each entry once. store: acts for the person."""
     for entry in entries:
-        if entry.get("id") in at.done:
+        if not isinstance(entry, Mapping) or (name := str(entry.get("id"))[:LONGEST_ID]) in at.done:
+            continue
+        kind, elsewhere = entry.get("kind"), entry.get("desk") not in (None, at.name)
+        if kind == "alive" or (elsewhere and kind in ("undo", "change")):  # meant for another run's desk, or for none
+            at.done.append(name)
             continue
         at.last, at.trouble = "", False
         try:
-            kind = entry.get("kind")
             if kind == "vote":
                 _vote(at, store, desk, annotator, entry)
             elif kind == "undo":
@@ -138,7 +151,10 @@ def take(at: AtDesk, store: Store, desk: Desk, annotator: str, entries: Sequence
                 at.unfolded[token] = at.unfolded.get(token, 0) + 1
         except SerError as error:
             at.last, at.trouble = str(error), True
-        at.done.append(str(entry.get("id")))
+            at.refused = kind == "vote"
+        else:
+            at.refused = False
+        at.done.append(name)
 
 
 def _vote(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[str, Any]) -> None:
@@ -179,6 +195,11 @@ def _vote(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[s
 
 
 def _undo(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping[str, Any]) -> None:
+    if at.refused:
+        at.last = (
+            "Your last answer had not been counted, so there is nothing to undo. Undo again for the one before it."
+        )
+        return
     # named by the entry: after a reload it may come again, and must not withdraw a second answer
     name = f"undo {desk.run.id} {len(annotator)} {annotator} {entry.get('id')}"
     withdrawn = review.undo(store, desk.run.id, annotator, name[:LONGEST_TOKEN])
@@ -206,14 +227,23 @@ def _change(at: AtDesk, store: Store, desk: Desk, annotator: str, entry: Mapping
     before = next((r for r in mine if _changeable(store, r)), None)
     if before is None:
         raise StaleVote("That answer was changed or undone already, so nothing was changed.")
-    other: Verdict
-    if before.verdict in ("left", "right"):
-        other = "right" if before.verdict == "left" else "left"
-    else:
-        other = _leaning(desk, before)[0]
+    other = _other(desk, before)
+    if other is None:
+        raise SerError("There is no other side to change to. Undo the answer instead.")
     changed = review.change_mind(store, before, other)
     at.changeable = changed.id
     at.last = f"Changed to: {IN_WORDS[other]}. Your first, blind answer is kept beside it."
+
+
+def _other(desk: Desk, answered: Review) -> Verdict | None:
+    """What a changed mind means: the other side, or after a tie the side that was revealed. None where there is none."""
+    if answered.verdict in ("left", "right"):
+        return "right" if answered.verdict == "left" else "left"
+    if answered.queue == "adjudicate":
+        return None
+    if answered.queue == "seed":
+        return None if not answered.self_label else "left" if answered.self_label == answered.left_is else "right"
+    return _leaning(desk, answered)[0]
 
 
 def revealed(store: Store, desk: Desk, answered: Review, why: str = "") -> str:
@@ -270,7 +300,7 @@ def _may_see(store: Store) -> bool:
 
 
 def _count(value: Any) -> int | None:
-    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else None
+    return int(min(max(0, value), LARGEST)) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def name_of(run: Run, annotator: str, queue: str) -> str:

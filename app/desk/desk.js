@@ -84,6 +84,10 @@ class Desk {
     this.onKey = (event) => this.key(event);
     this.onUp = (event) => { if (event.code === this.held) this.held = null; };
     this.onSeen = () => this.tick();
+    // reading takes its time: says so now and then, or the pair would go to somebody else
+    setInterval(() => {
+      if (this.attached && this.watching && this.shown && performance.now() - this.alive < 10 * IDLE_MS) this.push({ kind: "alive" });
+    }, 2 * IDLE_MS);
     this.onAlive = () => { this.tick(); this.alive = performance.now(); };
     this.attach();
   }
@@ -231,8 +235,8 @@ class Desk {
 
   tell() {
     this.progress.textContent = this.data.progress || "";
-    if (!this.outbox.length) this.last.textContent = this.data.last || "What the model thinks is shown after your answer.";
-    this.last.classList.toggle("trouble", !!this.data.trouble && !this.outbox.length);
+    if (!this.outbox.length || this.data.trouble) this.last.textContent = this.data.last || "What the model thinks is shown after your answer.";
+    this.last.classList.toggle("trouble", !!this.data.trouble);
     this.change.disabled = !this.data.changeable || this.outbox.length > 0;
     this.toggles.guidelines.hidden = !this.data.guidelines;
     if (this.data.trouble && !this.outbox.length) this.live.textContent = this.data.last;
@@ -292,7 +296,9 @@ class Desk {
       text.replaceChildren(tree(body(part), make("div", isRaw(part) ? "raw" : "rich")));
       text.dir = part.dir;
       if (!part.chars) text.append(make("div", "more", "(empty)"));
-      if (part.hidden) {
+      if (part.hidden && pair.most) {
+        text.append(make("div", "more", `… ${part.hidden.toLocaleString()} characters are not shown here; the export has them`));
+      } else if (part.hidden) {
         const more = make("button", "toggle", `Show more: ${part.hidden.toLocaleString()} characters are folded`);
         more.type = "button";
         more.addEventListener("click", () => this.push({ kind: "more", token: null, of: this.shown.token }));
@@ -455,7 +461,7 @@ class Desk {
     this.flush();
   }
 
-  undoLast() { this.push({ kind: "undo" }); }
+  undoLast() { this.push({ kind: "undo", desk: this.name }); }
 
   changeMind() { if (!this.change.disabled) this.push({ kind: "change", of: this.data.changeable }); }
 
@@ -486,5 +492,7 @@ export default function (component) {
   let desk = desks.get(place);
   if (!desk) desks.set(place, (desk = new Desk(place)));
   desk.update(data, setTriggerValue);
-  return () => desk.detach();
+  const turn = (desk.turn = (desk.turn || 0) + 1);
+  // Streamlit clears an older drawing away when a newer one is there already: that must not take its keys
+  return () => { if (desk.turn === turn) desk.detach(); };
 }

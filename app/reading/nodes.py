@@ -24,6 +24,7 @@ JOINED = (
 LAST_OF_PLANES = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
 # Controls, bidi controls, zero width, invisible operators, surrogates, tags and selectors that carry hidden text.
 UNSEEN = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d173-\U0001d17a"
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufdd0-\ufdef\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff" + LAST_OF_PLANES
 )

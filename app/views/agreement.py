@@ -405,7 +405,7 @@ def _downloads(store: Store, run: Run) -> None:
         for suffix, label, kind in ((".csv", "CSV", "text/csv"), (".jsonl", "JSONL", "application/jsonl")):
             st.download_button(
                 label,
-                lambda suffix=suffix: _votes(store, run.id, suffix),
+                lambda suffix=suffix: _votes(components.open_store(), run.id, suffix),  # of who is signed in then
                 file_name=f"votes-{run.id}{suffix}",
                 mime=kind,
                 icon=":material/download:",

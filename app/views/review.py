@@ -12,10 +12,11 @@ import who
 
 from ser_backend import jobs, review
 from ser_backend.desk_figures import anytime_interval, goal_in_words, pace
+from ser_backend.errors import SerError
 from ser_backend.records import Asked, Run
-from ser_backend.review import Desk, Mix
+from ser_backend.review import Desk, Mix, Presentation
 from ser_backend.run_folder import RunFolder
-from ser_backend.store import Store, in_force
+from ser_backend.store import DatabaseTrouble, Store
 
 QUEUES: dict[Asked, str] = {
     "mixed": "Recommended",
@@ -44,6 +45,8 @@ SOURCES = {
     "repeat": ("Repeats", "Pairs a person answered before, sides swapped: how far they agree with themselves."),
 }
 DEFAULT_ANNOTATOR = "me"
+WAITING = "The pairs that are left are on other people's desks. One that nobody answers comes free within 15 minutes."
+SILENT = "The database did not answer. What you answered is kept in this window and sent again."
 MANY_SKIPS = 0.05  # of the checks; with a tenth of them skipped for being hard the interval is wrong too often
 FIGURES_S = 8  # how often the figures below the desk are drawn again
 
@@ -99,8 +102,43 @@ def _annotator(store: Store) -> str:
 
 @st.fragment
 def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
-    who.keep_up(store)
-    session = state.session()
+    """The desk stays on the page whatever the database does: with it would go the answers that wait in the browser."""
+    at = state.session().desk
+    shown: list[Presentation] = []
+    name, progress, empty, guidelines = at.name, "", SILENT, None
+    try:
+        who.keep_up(store)
+        queue, mix = _chosen(store, desk, run)
+        if (at.asked, at.mix) != (queue, mix):
+            if at.mix is not None:
+                desk.give_back(annotator, store)
+            at.asked, at.mix = queue, mix
+        shown = desk.hand_out(annotator, queue, mix, at_desk.AHEAD, store, at.first)
+        versions = store.guidelines(run.id)
+        name, guidelines = f"{run.id}/{annotator}/{queue}", versions[-1] if versions else None
+        progress = _progress(store, desk, annotator)
+        waits = not shown and any(lease.annotator != annotator for lease in store.leases(run.id))
+        at.waits = waits
+        empty = WAITING if waits else _end_of(desk, queue)
+    except SerError as error:
+        empty = str(error)
+    except DatabaseTrouble:
+        at.waits = True
+    at_desk.mount(at, shown, name, progress, empty, guidelines, lambda: _take(desk, annotator))
+
+
+def _take(desk: Desk, annotator: str) -> None:
+    at = state.session().desk
+    entries = (st.session_state.get("desk") or {}).get("entries") or []
+    try:
+        at_desk.take(at, components.open_store(), desk, annotator, entries)  # acting for who is signed in now
+    except SerError as error:
+        at.last, at.trouble = str(error), True
+    except DatabaseTrouble:
+        at.last, at.trouble = "The database did not answer. Your answer is kept in this window and sent again.", True
+
+
+def _chosen(store: Store, desk: Desk, run: Run) -> tuple[Asked, Mix]:
     queues = [name for name in QUEUES if _has(store, desk, name)]
     if st.session_state.get(state.QUEUE) not in queues:
         st.session_state[state.QUEUE] = queues[0]
@@ -114,32 +152,9 @@ def _at_the_desk(store: Store, desk: Desk, run: Run, annotator: str) -> None:
             help=QUEUE_HELP,
             label_visibility="collapsed",
         )
-        mix = _mix(desk) if queue == "mixed" else review.MIX
+        mix = _mix(store, desk) if queue == "mixed" else review.MIX
         _agreed(store, run)
-    at = session.desk
-    if (at.asked, at.mix) != (queue, mix):
-        if at.mix is not None:
-            desk.give_back(annotator, store)
-        at.asked, at.mix = queue, mix
-    shown = desk.hand_out(annotator, queue, mix, at_desk.AHEAD, store, at.first)
-    versions = store.guidelines(run.id)
-    at_desk.mount(
-        at,
-        desk,
-        shown,
-        f"{run.id}/{annotator}/{queue}",
-        _progress(desk, annotator),
-        _end_of(desk, queue),
-        versions[-1] if versions else None,
-        lambda: _take(desk, annotator),
-    )
-
-
-def _take(desk: Desk, annotator: str) -> None:
-    with components.errors_in_words():
-        store = components.open_store()  # acting for who is signed in now
-        entries = st.session_state["desk"].get("entries") or []
-        at_desk.take(state.session().desk, store, desk, annotator, entries)
+    return queue, mix
 
 
 def _has(store: Store, desk: Desk, queue: Asked) -> bool:
@@ -158,8 +173,10 @@ def _called(desk: Desk, queue: Asked) -> str:
     return f"{QUEUES[queue]} ({desk.answered(queue):,} of {desk.size(queue):,})"
 
 
-def _mix(desk: Desk) -> Mix:
-    """Shares of the sources, to be changed; only those that have pairs."""
+def _mix(store: Store, desk: Desk) -> Mix:
+    """Shares of the sources, to be changed by those who may know which pairs judge them; only sources that have pairs."""
+    if not store.may("see_rewards"):
+        return review.MIX
     mix = {}
     with st.popover("Mix", icon=":material/tune:"):
         st.caption("How often each kind of pair comes; only the ratio counts.")
@@ -176,16 +193,17 @@ def _agreed(store: Store, run: Run) -> None:
     if not store.may("guidelines"):
         return
     with st.popover("Team", icon=":material/groups:"), components.errors_in_words():
-        overlap = st.number_input(
+        now = store.overlap(run.id)
+        key = f"overlap-{run.id}-{now}"  # another number elsewhere makes another field, so that none writes back an old one
+        st.number_input(
             "People to answer each pair",
             1,
             10,
-            store.overlap(run.id),
-            key="overlap",
+            now,
+            key=key,
             help="Never more, never the same twice.",
+            on_change=lambda: components.open_store().set_overlap(run.id, int(st.session_state[key])),
         )
-        if overlap != store.overlap(run.id):
-            store.set_overlap(run.id, int(overlap))
         versions = store.guidelines(run.id)
         text = st.text_area(
             f"Guidelines{f', version {versions[-1].version}' if versions else ''}",
@@ -201,7 +219,7 @@ def _agreed(store: Store, run: Run) -> None:
             st.rerun(scope="fragment")
 
 
-def _progress(desk: Desk, annotator: str) -> str:
+def _progress(store: Store, desk: Desk, annotator: str) -> str:
     """How far one is, how fast, and what is still wanted; one line."""
     mine = [r for r in desk.answers.refresh().standing if r.annotator == annotator and r.verdict != "skip"]
     words = [components.count(len(mine), "answer")]
@@ -209,7 +227,9 @@ def _progress(desk: Desk, annotator: str) -> str:
         active = np.array([math.nan if r.active_ms is None else r.active_ms for r in mine])
         words.append(f"{pace(np.array([r.answered_at for r in mine]), active).seconds:.0f} s a pair")
     precision = desk.precision().total
-    if desk.n_kept and precision.n:
+    if (
+        store.may("see_rewards") and desk.n_kept and precision.n
+    ):  # it moves with every check, and so tells what it found
         words.append(goal_in_words(round(precision.value * precision.n), precision.n).rstrip("."))
     return " · ".join(words)
 
@@ -227,15 +247,20 @@ def _end_of(desk: Desk, queue: Asked) -> str:
 
 @st.fragment(run_every=FIGURES_S)
 def _figures(store: Store, desk: Desk, run_id: str) -> None:
-    who.keep_up(store)
-    if not store.may("see_rewards"):
-        return
-    left, right = st.columns(2)
-    with left.container(border=True, height="stretch"):
-        _precision(desk)
-    with right.container(border=True, height="stretch"):
-        _retrain(store, desk, run_id)
-    _worth(desk)
+    with components.errors_in_words():
+        who.keep_up(store)
+        at = state.session().desk
+        if at.waits or RunFolder.of(run_id).finished()[-1] != desk.round:  # a pair may be free now; a round is done
+            at.waits = False
+            st.rerun()
+        if not store.may("see_rewards"):
+            return
+        left, right = st.columns(2)
+        with left.container(border=True, height="stretch"):
+            _precision(desk)
+        with right.container(border=True, height="stretch"):
+            _retrain(store, desk, run_id)
+        _worth(desk)
 
 
 def _worth(desk: Desk) -> None:
@@ -288,7 +313,7 @@ def _precision(desk: Desk) -> None:
 
 
 def _retrain(store: Store, desk: Desk, run_id: str) -> None:
-    answers = in_force(store.reviews(run_id))
+    answers = desk.answers.refresh().standing
     pending = desk.pending()
     st.markdown(f"**{components.count(len(answers), 'answer')} so far**")
     new = pending.decided + pending.ties + pending.withdrawn

@@ -17,19 +17,27 @@ class Answers:
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.store, self.run = store, run_id
-        self.rows: list[Review] = []
-        self.standing: list[Review] = []  # in force, skips among them, oldest first
+        self.both: tuple[list[Review], list[Review]] = (
+            [],
+            [],
+        )  # every row; those in force, skips among them; oldest first
         self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> list[Review]:
+        return self.both[0]
+
+    @property
+    def standing(self) -> list[Review]:
+        return self.both[1]
 
     def refresh(self) -> "Answers":
         with self._lock:
             new = self.store.reviews_after(self.run, self.rows[-1].id if self.rows else 0)
             if new:
-                self.rows = self.rows + new
-                if any(row.supersedes is not None or row.verdict == "undo" for row in new):
-                    self.standing = in_force(self.rows)
-                else:
-                    self.standing = self.standing + new
+                rows = self.rows + new
+                changed = any(row.supersedes is not None for row in new)
+                self.both = rows, in_force(rows) if changed else self.standing + new
         return self
 
 
@@ -92,9 +100,13 @@ def audits(rows: Sequence[Review]) -> list[Review]:
     that a pair that several people answered counts once. rows: every row of a run."""
     found: dict[str, Review] = {}
     for row in blind(rows):
-        if row.queue in AT_RANDOM and row.self_label and _says(row) > _says(found.get(row.pair)):
+        if row.queue in AT_RANDOM and row.self_label and counts_more(row, found.get(row.pair)):
             found[row.pair] = row
     return list(found.values())
+
+
+def counts_more(row: Review, than: Review | None) -> bool:
+    return _says(row) > _says(than)
 
 
 def _says(row: Review | None) -> int:

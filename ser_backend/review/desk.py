@@ -17,7 +17,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -27,8 +27,9 @@ import numpy as np
 from ser_backend.calibration import clopper_pearson
 from ser_backend.errors import SerError
 from ser_backend.pairs import PairSet
-from ser_backend.records import AT_RANDOM, PRIVATE, SIGN, Asked, Interval, Lease, Preferred, Queue, Review
-from ser_backend.review.answers import Answers, audits, disagreements, of_pair, settled_by_pair
+from ser_backend.records import PRIVATE, Asked, Interval, Lease, Queue, Review
+from ser_backend.review.answers import Answers, of_pair
+from ser_backend.review.tally import Tally
 from ser_backend.review.votes import Presentation
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -141,6 +142,8 @@ class Desk:
         for name, order in self._order.items():
             self._place[name] = np.full(self._set(name).n_pairs, -1, np.int64)
             self._place[name][order] = np.arange(len(order))
+        self.tally = Tally(self.answers, self.pool, self.seed, self._place)
+        self._precise: tuple[Mapping[int, Review], list[int], Precision] | None = None  # what it was found from, and it
 
     def _set(self, source: str) -> PairSet:
         return self.seed if source in OF_THE_SEED else self.pool
@@ -156,21 +159,14 @@ class Desk:
 
     def size(self, queue: str) -> int:
         if queue == "adjudicate":
-            return len(disagreements(self.answers.refresh().standing))
+            return self.tally.n_disagreements()
         if queue in PRIVATE:
             return len(self._gold) if queue == "gold" else 0
         return len(self._order[queue])
 
     def answered(self, queue: str) -> int:
         """How many pairs of the queue have an answer (skips are none)."""
-        return len(self._by_place(queue, [r for r in self.answers.refresh().standing if r.verdict != "skip"]))
-
-    def _by_place(self, queue: str, reviews: Iterable[Review]) -> dict[int, Review]:
-        """Place in the queue -> its newest review. Costs what the reviews are many, not the pool."""
-        reviews = [r for r in reviews if r.queue not in PRIVATE and (r.queue == "seed") == (queue == "seed")]
-        rows = self._set(queue).rows_of([review.pair for review in reviews])
-        places = (-1 if row is None else int(self._place[queue][row]) for row in rows)
-        return {place: review for place, review in zip(places, reviews, strict=True) if place >= 0}
+        return self.tally.answered(queue)
 
     # ---- handing out
 
@@ -231,31 +227,28 @@ class Desk:
 
     def _wanted(self, annotator: str, asked: Asked, mix: Mix, overlap: int, held: Sequence[Lease]) -> Iterator[Lease]:
         """Pairs to be handed out, best first. Who else holds one is the store's to know."""
-        standing = self.answers.refresh().standing
         if asked == "adjudicate":
-            for pair, row in (found := self._rows(self.pool, disagreements(standing))).items():
+            apart = self.tally.disagreements()
+            for pair, row in (found := self._rows(self.pool, apart)).items():
                 yield self._lease(row, pair, annotator, "adjudicate", asked)
-            rest = [pair for pair in disagreements(standing) if pair not in found]
+            rest = [pair for pair in apart if pair not in found]
             for pair, row in self._rows(self.seed, rest).items():
                 yield self._lease(row, pair, annotator, "adjudicate", asked, of_seed=True)
             return
-        mine = [r for r in standing if r.annotator == annotator]
-        said = Counter(r.pair for r in standing if r.verdict != "skip" and r.queue not in PRIVATE)
-        full = [pair for pair, times in said.items() if times >= overlap]
-        own = [r.pair for r in mine if r.queue not in PRIVATE] + [lease.pair for lease in held]
-        blocked = {source: set(self._rows(pairs, [*full, *own]).values()) for source, pairs in self._sets().items()}
 
         def rows_of(source: str) -> Iterator[int]:
-            taken = blocked["seed" if source in OF_THE_SEED else "pool"]
-            return (row for row in _each(self._order[source]) if row not in taken)
+            of_seed = source in OF_THE_SEED
+            taken = self.tally.taken(annotator, overlap, of_seed)
+            in_hand = set(self._rows(self.seed if of_seed else self.pool, [lease.pair for lease in held]).values())
+            return (row for row in _each(self._order[source]) if row not in taken and row not in in_hand)
 
         if asked != "mixed":
             for row in rows_of(asked):
                 yield self._lease(row, None, annotator, asked, asked)
             return
-        yield from self._judging(annotator, mix, mine, held)
+        yield from self._judging(annotator, mix, self.tally.mine(annotator), held)
         sources = [name for name in mix if mix[name] > 0 and name in self._order]
-        done = self._answered_from(sources, [r for r in standing if r.verdict != "skip" and r.queue not in PRIVATE])
+        done = self.tally.answered_from(sources)
         done.update(source for lease in held if (source := _source_of(lease)) in sources)
         left = {name: rows_of(name) for name in sources}
         gone: set[str] = set()
@@ -269,9 +262,6 @@ class Desk:
                 continue
             done[name] += 1
             yield self._lease(first, None, annotator, name, asked)
-
-    def _sets(self) -> dict[str, PairSet]:
-        return {"pool": self.pool, "seed": self.seed}
 
     @staticmethod
     def _rows(pairs: PairSet, ids: Sequence[str]) -> dict[str, int]:
@@ -299,26 +289,6 @@ class Desk:
                     if (row := self.pool.rows_of([review.pair])[0]) is not None:
                         swapped: Literal["a", "b"] = "b" if review.left_is == "a" else "a"
                         yield self._lease(row, review.pair, annotator, "repeat", "mixed", left_is=swapped)
-
-    def _answered_from(self, sources: Sequence[str], reviews: Sequence[Review]) -> Counter[str]:
-        """How many answers each source has had; one about a pair on several lists for where it comes first."""
-        done: Counter[str] = Counter()
-        targeted = [name for name in sources if name not in AT_RANDOM]
-        at = self.pool.rows_of([review.pair for review in reviews])
-        rows = np.array(
-            [row for row, r in zip(at, reviews, strict=True) if row is not None and r.queue not in AT_RANDOM]
-        )
-        if len(rows) and targeted:
-            places = np.stack([self._place[name][rows] for name in targeted])
-            listed = (places >= 0).any(0)
-            first = np.where(places < 0, np.iinfo(np.int64).max, places).argmin(0)[listed]
-            done.update(
-                {name: int(n) for name, n in zip(targeted, np.bincount(first, minlength=len(targeted)), strict=True)}
-            )
-        for review, row in zip(reviews, at, strict=True):
-            if row is not None and review.queue in AT_RANDOM and review.queue in sources:
-                done[review.queue] += int(self._place[review.queue][row] >= 0)
-        return done
 
     def _lease(
         self,
@@ -371,9 +341,19 @@ class Desk:
     # ---- what the answers say
 
     def precision(self) -> Precision:
-        checked = audits(self.answers.refresh().rows)
-        by_place = self._by_place("audit", checked)
-        beginning = [by_place[place] for place in range(_first_gap(by_place))]
+        known = self.tally.audits(), self.tally.targeted()
+        if self._precise is None or known[0] is not self._precise[0] or known[1] != self._precise[1]:
+            self._precise = (*known, self._precision(*known))
+        return self._precise[2]
+
+    def _precision(self, checked: Mapping[int, Review], targeted: list[int]) -> Precision:
+        places = self._place["audit"][list(checked)].tolist() if checked else []
+        by_place = {place: review for place, review in zip(places, checked.values(), strict=True) if place >= 0}
+        # A kept pair that was answered for another reason is no self-label any more: nobody is asked to check it.
+        others = self._place["audit"][targeted].tolist()
+        passed = {place for place in others if place >= 0 and place not in by_place}
+        end = _first_gap(by_place.keys() | passed)
+        beginning = [by_place[place] for place in range(end) if place in by_place]
         found = list(by_place.values())
         right: Counter[int] = Counter()
         judged: Counter[int] = Counter()
@@ -387,19 +367,17 @@ class Desk:
             by_round={index: clopper_pearson(right[index], n) for index, n in sorted(judged.items())},
             ties=sum(review.preferred == "tie" for review in found),
             skips=sum(review.verdict == "skip" for review in found),
-            n_kept=self.n_kept,
+            n_kept=self.n_kept - len(passed),
             n_waiting=judged.total() - len(decided),
         )
 
     def pending(self) -> Pending:
         """What "retrain now" would add to what the last round knew."""
-        found = settled_by_pair(self.answers.refresh().standing)
-        answers = {pair: row.preferred for pair, row in found.items() if row.preferred}
-        now = np.where(self.is_open, self._said(self.pool, answers), np.int8(0))
+        said, seed_said = self.tally.said()
+        now = np.where(self.is_open, said, np.int8(0))
         if self.corrected is not None:
             rows = RunFolder.of(self.run.id).arrays("data", "seed_rows")["seed_rows"]
-            seed_now = self._said(self.seed, answers)[rows]
-            now, self_used = np.concatenate([now, seed_now]), np.concatenate([self.used, self.corrected])
+            now, self_used = np.concatenate([now, seed_said[rows]]), np.concatenate([self.used, self.corrected])
         else:
             self_used = self.used
         new = (now != 0) & (now != self_used)
@@ -408,15 +386,6 @@ class Desk:
             ties=int((new & (now == 2)).sum()),
             withdrawn=int(((now == 0) & (self_used != 0)).sum()),
         )
-
-    @staticmethod
-    def _said(pairs: PairSet, answers: Mapping[str, Preferred]) -> np.ndarray:
-        """int8, one per pair: +1 a, -1 b, 2 tie, 0 no answer."""
-        found = np.zeros(pairs.n_pairs, np.int8)
-        for row, said in zip(pairs.rows_of(list(answers)), answers.values(), strict=True):
-            if row is not None:
-                found[row] = SIGN[said]
-        return found
 
 
 def _source_of(lease: Lease) -> str:

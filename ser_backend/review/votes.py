@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.pairs import PairSet
-from ser_backend.records import PRIVATE, Asked, Lease, Pair, Queue, Response, Review, Verdict
+from ser_backend.records import Asked, Lease, Pair, Queue, Response, Review, Verdict
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store, in_force
 
@@ -98,8 +98,9 @@ def vote(
     if seen_s < FASTEST_S:
         raise TooFast(f"That key came within {FASTEST_S:g} s of the pair, so it was not counted.")
     lease = shown.lease
-    # What the model thinks is told after every answer, and an answer that was undone does not make it untold.
-    told = store.may("see_rewards") and store.answered_before(lease.run, lease.pair, lease.annotator)
+    # What the model thinks is told after an answer, and taking it back does not make it untold. So also where the person may
+    # not see rewards: roles change, and what else a page says may tell.
+    told = store.answered_before(lease.run, lease.pair, lease.annotator, lease.queue)
     return store.add_review(
         overlap=store.overlap(lease.run),
         run=lease.run,
@@ -119,7 +120,7 @@ def vote(
         strength=(strength or 1) if verdict in SIDES else None,
         flagged=flagged,
         note=_storable(note[:LONGEST_NOTE]),
-        blind=not told or lease.queue in PRIVATE,
+        blind=not told,
         active_ms=active_ms,
         guidelines=guidelines,
         model=lease.model,

@@ -39,7 +39,10 @@ class Handle:
                 address = address.set(drivername="postgresql+psycopg")
             is_file = address.get_backend_name() == "sqlite"
             engine = sa.create_engine(
-                address, connect_args={"timeout": BUSY_TIMEOUT_S} if is_file else {}, pool_pre_ping=not is_file
+                address,
+                connect_args={"timeout": BUSY_TIMEOUT_S} if is_file else {},
+                pool_pre_ping=not is_file,
+                hide_parameters=True,  # an error's text may reach a page, and they hold what annotators may not see
             )
         except sa.exc.ArgumentError as error:
             raise SerError(

@@ -63,11 +63,13 @@ class Reviews(Handle):
         with self.reader.connect() as db:
             return [Review(**row._mapping) for row in db.execute(query)]
 
-    def answered_before(self, run_id: str, pair: str, annotator: str) -> bool:
-        """Whether this person has said anything of the pair for the run, undone or not; gold and repeats aside."""
+    def answered_before(self, run_id: str, pair: str, annotator: str, queue: str) -> bool:
+        """Whether this person has said anything of the pair for the run, undone or not, in a queue of that kind: gold and
+        repeats each by themselves."""
         mine = (reviews.c.run == run_id) & (reviews.c.pair == pair) & (reviews.c.annotator == annotator)
+        kind = reviews.c.queue == queue if queue in PRIVATE else reviews.c.queue.not_in(PRIVATE)
         with self.reader.connect() as db:
-            return db.execute(sa.select(reviews.c.id).where(mine, reviews.c.queue.not_in(PRIVATE))).first() is not None
+            return db.execute(sa.select(reviews.c.id).where(mine, kind)).first() is not None
 
     # ---- places reserved for people
 

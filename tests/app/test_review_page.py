@@ -54,7 +54,7 @@ def test_a_run_without_a_round_leads_to_watch(open_page, failed):
 def test_nothing_of_the_model_goes_to_the_browser_before_the_vote(open_page, finished):
     page = open_page("review")
     said = sent(page)
-    assert set(said["pairs"][0]) == {"token", "size", "view"}
+    assert set(said["pairs"][0]) == {"token", "size", "most", "view"}
     assert (said["last"], said["changeable"]) == ("", None)
     assert "margin" not in json.dumps(said)
 

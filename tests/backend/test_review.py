@@ -10,7 +10,6 @@ from ser_backend import gate, jobs, review
 from ser_backend.errors import SerError, StaleVote, TooFast
 from ser_backend.loop import self_evolve
 from ser_backend.pairs import PairSet
-from ser_backend.records import User
 from ser_backend.review import Desk, vote
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -228,13 +227,30 @@ def test_a_changed_mind_trains_and_the_blind_answer_judges(store: Store, run: st
         review.change_mind(store, first, "tie")
 
 
-def test_who_may_not_see_rewards_stays_blind_after_an_undo(store: Store, run: str) -> None:
-    ann = store.acting(store.add_user(User("ann", "annotator", "", True, ""), "long enough"))
+def test_a_gold_pair_answered_again_after_undo_is_not_blind(store: Store, run: str) -> None:
     desk = Desk(store, run)
-    shown = desk.hand_out("ann", "audit", store=ann)[0]
-    vote(ann, shown, "left")
-    review.undo(ann, run, "ann")
-    assert vote(ann, desk.hand_out("ann", "audit", store=ann)[0], "right").blind
+    for _ in range(12):
+        vote(store, desk.next("anna", "mixed", {"learn": 1.0, "gold": 0.2}), "left")
+    gold = next(row for row in store.reviews(run) if row.queue == "gold")
+    assert gold.blind
+    while review.undo(store, run, "anna").id != gold.id:
+        pass
+    again = vote(store, desk.hand_out_again("anna", gold, "mixed"), "right")
+    assert (again.pair, again.queue, again.blind) == (gold.pair, "gold", False)
+    assert gold in review.blind(store.reviews(run))
+
+
+def test_kept_pairs_answered_for_another_reason_do_not_stop_the_estimate(store: Store, run: str) -> None:
+    """The figure is the same whether the desk was built before those answers or after them."""
+    desk = Desk(store, run)
+    row = int(desk._order["audit"][2])
+    lease = replace(desk._lease(row, None, "anna", "learn", "learn"), queue="learn")
+    vote(store, review.Presentation(lease, desk.pool.pairs([row])[0]), "left")
+    for _ in range(6):
+        vote(store, desk.next("anna", "audit"), "left")
+    now, later = desk.precision(), Desk(store, run).precision()
+    assert (now.total, now.n_waiting, now.n_kept) == (later.total, later.n_waiting, later.n_kept)
+    assert now.total.n == 6
 
 
 def test_people_who_disagree_leave_no_label_until_somebody_settles_it(store: Store, run: str) -> None:
