@@ -33,7 +33,6 @@ from ser_backend.store import Store, in_force
 AHEAD = 4  # pairs handed out at once, as to a browser
 LEASE_S = 3.0  # fifteen minutes in life
 AGAIN, AWAY, SKIP = 0.1, 0.005, 0.02  # chances at each vote: of sending it twice, of staying away, of a skip
-KILL_EVERY_S = 1.0
 LAST_SHARE = 0.9  # of the votes, after which nobody is killed any more
 KEYS = {"1": "left", "2": "right", "3": "tie", "4": "both_good", "0": "both_bad"}
 RELOAD, OFFLINE = 0.02, 0.02  # chances at each key of a page
@@ -49,14 +48,16 @@ def team_run(store: Store, n_pairs: int, overlap: int) -> Run:
 # ---- annotators that are processes
 
 
-def annotate(home: str, url: str | None, run_id: str, name: str, random_seed: int, journal: str) -> None:
+def annotate(
+    home: str, url: str | None, run_id: str, name: str, random_seed: int, journal: str, lease_s: float
+) -> None:
     """Answer pairs until there have been none for a while."""
     os.environ["SER_HOME"] = home
-    review.desk.LEASE_S, review.desk.RENEW_S = LEASE_S, LEASE_S / 6
+    review.desk.LEASE_S, review.desk.RENEW_S = lease_s, lease_s / 6
     store, chance = Store.open(url), random.Random(random_seed)
     desk, idle_since = Desk(store, run_id), time.monotonic()
     with Path(journal).open("a", buffering=1) as told:  # each line goes to the system at once: SIGKILL takes none back
-        while time.monotonic() < idle_since + 2 * LEASE_S + 1:
+        while time.monotonic() < idle_since + 2 * lease_s + 1:
             began = time.perf_counter()
             shown = desk.hand_out(name, "mixed", n=AHEAD)
             handed = time.perf_counter() - began
@@ -65,7 +66,7 @@ def annotate(home: str, url: str | None, run_id: str, name: str, random_seed: in
                 continue
             idle_since = time.monotonic()
             if chance.random() < AWAY:
-                time.sleep(1.5 * LEASE_S)  # what is answered afterwards may be somebody else's by now
+                time.sleep(1.5 * lease_s)  # what is answered afterwards may be somebody else's by now
             verdict = "skip" if chance.random() < SKIP else chance.choice(list(KEYS.values()))
             began = time.perf_counter()
             try:
@@ -85,18 +86,26 @@ def annotate(home: str, url: str | None, run_id: str, name: str, random_seed: in
                     told.write(json.dumps({"again": row.token}) + "\n")
 
 
-def played(store: Store, run: Run, url: str | None, people: int, votes: int) -> dict[str, Any]:
+def played(
+    store: Store,
+    run: Run,
+    url: str | None,
+    people: int,
+    votes: int,
+    lease_s: float = LEASE_S,
+    kill_every_s: float = 1.0,
+) -> dict[str, Any]:
     """Let the team answer the whole pool."""
     home, chance = os.environ["SER_HOME"], random.Random(0)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.team_votes"])
+    context.set_forkserver_preload(["benchmarks.team_votes", "alembic.command", "sqlalchemy.dialects.sqlite"])
     with tempfile.TemporaryDirectory() as folder:
         journals = [str(Path(folder) / f"{i}.jsonl") for i in range(people)]
         starts = [0] * people
 
         def start(i: int) -> Any:
             starts[i] += 1
-            arguments = (home, url, run.id, f"person {i}", 1000 * i + starts[i], journals[i])
+            arguments = (home, url, run.id, f"person {i}", 1000 * i + starts[i], journals[i], lease_s)
             process = context.Process(target=annotate, args=arguments)
             process.start()
             return process
@@ -104,15 +113,16 @@ def played(store: Store, run: Run, url: str | None, people: int, votes: int) -> 
         began, killed = time.monotonic(), 0
         processes = [start(i) for i in range(people)]
         while any(process.is_alive() for process in processes):
-            time.sleep(chance.uniform(0.5, 1.5) * KILL_EVERY_S)
+            time.sleep(chance.uniform(0.5, 1.5) * kill_every_s)
             if len(store.reviews(run.id)) < LAST_SHARE * votes:
                 i = chance.randrange(people)
                 if processes[i].is_alive():
                     processes[i].kill()
                     processes[i].join()
                     killed += 1
-                processes[i] = start(i)
-        told = [json.loads(line) for path in journals if Path(path).exists() for line in Path(path).open()]
+                    processes[i] = start(i)
+        written = [Path(path).read_text() for path in journals if Path(path).exists()]
+        told = [json.loads(line) for text in written for line in text.splitlines()]
         failed = [process.exitcode for process in processes if process.exitcode]
     returned = {line["token"]: line["verdict"] for line in told if "token" in line}
     rows = store.reviews(run.id)
