@@ -28,6 +28,7 @@ from ser_backend.desk_figures import anytime_bounds
 from ser_backend.records import Lease, Review, Verdict
 from ser_backend.review import Answers, Desk
 from ser_backend.review.desk import _hash_order
+from ser_backend.review.tally import Tally
 
 PRECISIONS = (0.6, 0.8, 0.9, 0.95, 0.99)
 SIZES = (20, 50, 100, 200, 300)  # decided audits at a fixed look
@@ -177,13 +178,15 @@ class SimulatedDesk(Desk):
         self.run, self.round, self.model = SimpleNamespace(id="audit"), 1, ""  # type: ignore[assignment]
         self.answers = Answers(self.store, "audit")
         self.pool = self.seed = SimpleNamespace(  # type: ignore[assignment]
-            pair_keys=np.arange(n_pairs).astype("S"), rows_of=lambda ids: [int(pair) for pair in ids]
+            pair_keys=np.arange(n_pairs).astype("S"), rows_of=lambda ids: [int(pair) for pair in ids], n_pairs=n_pairs
         )
         self.kept_in, self.self_label = np.ones((2, n_pairs), np.int64)
         self.margin = np.zeros(n_pairs)
         self._order = {"audit": order}
         self._place = {"audit": np.full(n_pairs, -1, np.int64)}
         self._place["audit"][order] = np.arange(len(order))
+        self.tally = Tally(self.answers, self.pool, self.pool, self._place)
+        self._precise = None
 
     def _presented(self, lease: Lease) -> Any:
         return lease

@@ -98,7 +98,7 @@ def played(
     """Let the team answer the whole pool."""
     home, chance = os.environ["SER_HOME"], random.Random(0)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.team_votes", "alembic.command", "sqlalchemy.dialects.sqlite"])
+    context.set_forkserver_preload(["ser_backend.review", "alembic.command", "sqlalchemy.dialects.sqlite"])
     with tempfile.TemporaryDirectory() as folder:
         journals = [str(Path(folder) / f"{i}.jsonl") for i in range(people)]
         starts = [0] * people
