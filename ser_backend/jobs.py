@@ -55,6 +55,7 @@ def submit(
     heldout: str | None = None,
     name: str = "",
     detached: bool = True,
+    project: str = "",
 ) -> Run:
     """Check, then queue a new run. detached=False leaves starting the supervisor to the caller (tests, services).
 
@@ -63,7 +64,7 @@ def submit(
     plan(store, config, seed, pool, heldout)
     found_seed, found_pool, found_heldout = _sets(store, seed, pool, heldout)
     run_id = secrets.token_hex(5)
-    name = re.sub(r"\s+", " ", name).strip()[:LONGEST_NAME] or f"{found_seed.name} on {found_pool.name}"
+    name = in_a_line(name) or f"{found_seed.name} on {found_pool.name}"
     store.add_run(
         run_id,
         name,
@@ -72,12 +73,18 @@ def submit(
         found_pool.id,
         found_heldout.id if found_heldout else None,
         config.rounds,
+        in_a_line(project),
     )
     if found := _note_of(store, config, seed, pool, heldout)[1].measured:
         RunFolder.of(run_id).write_json("estimate", forecast.as_json(forecast.forecast(found, config)))
     if detached:
         ensure_supervisor()
     return store.run(run_id)
+
+
+def in_a_line(name: str) -> str:
+    """A name as it is stored: one line, not too long."""
+    return re.sub(r"\s+", " ", name).strip()[:LONGEST_NAME]
 
 
 def retrain(store: Store, run_id: str, detached: bool = True) -> Job:

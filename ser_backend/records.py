@@ -137,6 +137,7 @@ class Run:
     error: str | None
     stopped_because: str | None
     best_round: int | None
+    project: str = ""  # a name that runs are filed under; "" for none
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from ser_backend.store.handle import DatabaseTrouble
 from ser_backend.store.jobs import Jobs
 from ser_backend.store.reviews import Reviews, in_force
 from ser_backend.store.runs import Runs
+from ser_backend.store.settings import Settings
 from ser_backend.store.tables import metadata
 from ser_backend.store.users import Users
 
 __all__ = ["DatabaseTrouble", "Store", "in_force", "metadata"]
 
 
-class Store(Datasets, Runs, Jobs, Reviews, Agreements, Users):
+class Store(Datasets, Runs, Jobs, Reviews, Agreements, Users, Settings):
     """Handle on the database, a part for each noun; safe to share between threads."""

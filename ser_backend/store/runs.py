@@ -15,14 +15,29 @@ from ser_backend.store.tables import events, jobs, now, rounds, runs
 
 class Runs(Handle):
     def add_run(
-        self, run_id: str, name: str, config: dict[str, Any], seed: str, pool: str, heldout: str | None, n_rounds: int
+        self,
+        run_id: str,
+        name: str,
+        config: dict[str, Any],
+        seed: str,
+        pool: str,
+        heldout: str | None,
+        n_rounds: int,
+        project: str = "",
     ) -> Job:
         """A run and its first job, in one transaction. Raises Forbidden."""
         self.require("start")
         with self.engine.begin() as tx:
             tx.execute(
                 runs.insert().values(
-                    id=run_id, name=name, config=config, seed=seed, pool=pool, heldout=heldout, created_at=now()
+                    id=run_id,
+                    name=name,
+                    config=config,
+                    seed=seed,
+                    pool=pool,
+                    heldout=heldout,
+                    created_at=now(),
+                    project=project,
                 )
             )
             return enqueue(tx, run_id, n_rounds)
@@ -49,6 +64,12 @@ class Runs(Handle):
         if row is None:
             raise NotFound(f"There is no run {id_or_name!r}. `python -m ser_backend runs` lists the runs.")
         return _run(row)
+
+    def move_run(self, run_id: str, project: str) -> None:
+        """File the run under another project, "" for none. Raises Forbidden."""
+        self.require("start")
+        with self.engine.begin() as tx:
+            tx.execute(runs.update().where(runs.c.id == run_id).values(project=project))
 
     def note_outcome(self, run_id: str, stopped_because: str | None, best_round: int | None) -> None:
         with self.engine.begin() as tx:

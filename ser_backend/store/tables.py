@@ -49,6 +49,7 @@ runs = sa.Table(
     sa.Column("stopped_because", sa.String),
     sa.Column("best_round", sa.Integer),
     sa.Column("overlap", sa.Integer, nullable=False, server_default="1"),  # people to answer each pair
+    sa.Column("project", sa.String, nullable=False, server_default=""),
 )
 rounds = sa.Table(
     "rounds",
@@ -131,6 +132,12 @@ leases = sa.Table(
     sa.Column("leased_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Index("ix_leases_run_pair", "run", "pair"),
+)
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 guidelines = sa.Table(
     "guidelines",

@@ -290,6 +290,22 @@ def test_an_address_that_cannot_be_used_is_refused_in_words() -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_a_run_is_filed_under_a_project(store: Store, run: str) -> None:
+    assert store.run(run).project == ""
+    store.move_run(run, "helpfulness")
+    store.add_run("r2", "two", {}, "id-s", "id-p", None, 1, "safety")
+    assert {found.id: found.project for found in store.runs()} == {"r1": "helpfulness", "r2": "safety"}
+
+
+def test_a_setting_is_kept_until_it_is_emptied(store: Store) -> None:
+    assert store.setting("webhook") == ""
+    store.change_setting("webhook", "https://one.example/x")
+    store.change_setting("webhook", "https://two.example/y")
+    assert store.setting("webhook") == "https://two.example/y"
+    store.change_setting("webhook", "")
+    assert store.setting("webhook") == ""
+
+
 # ---- answers and places of a team
 
 

@@ -84,6 +84,7 @@ DEEDS: list[tuple[Act, str, Deed]] = [
     ("start", "resume", lambda s, _: jobs.resume(s, "r1", detached=False)),
     ("start", "add_job", lambda s, _: s.add_job("r1", 2)),
     ("start", "add_run", lambda s, _: s.add_run(f"r-{s.user}", "two", {}, "id-s", "id-p", None, 1)),
+    ("start", "move_run", lambda s, _: s.move_run("r1", "a project")),
     ("stop", "stop", lambda s, _: jobs.stop(s, "r1")),
     ("review", "add_review", lambda s, _: an_answer(s)),
     ("review", "lease", lambda s, _: a_lease(s)),
@@ -102,6 +103,7 @@ DEEDS: list[tuple[Act, str, Deed]] = [
     ("guidelines", "set_overlap", lambda s, _: s.set_overlap("r1", 2)),
     ("users", "add_user", lambda s, _: s.add_user(a_user("new"), "a long password")),
     ("users", "change_user", lambda s, _: s.change_user("annotator", active=True)),
+    ("users", "change_setting", lambda s, _: s.change_setting("webhook", "https://example.org")),
     ("users", "users", lambda s, _: s.users()),
     ("users", "refusals", lambda s, _: s.refusals()),
     ("delete", "remove_dataset", lambda s, _: s.remove_dataset("id-unused")),
@@ -320,7 +322,7 @@ def test_users_from_the_command_line(
 ) -> None:
     def ser(*arguments: str, typed: tuple[str, ...] = (), piped: str = "") -> str:
         answers = iter(typed)
-        monkeypatch.setattr(cli, "getpass", lambda _: next(answers))
+        monkeypatch.setattr(cli.users, "getpass", lambda _: next(answers))
         monkeypatch.setattr(sys, "stdin", io.StringIO(piped))
         code = cli.main(["users", *arguments])
         said = capsys.readouterr()
