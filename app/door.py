@@ -3,12 +3,13 @@
 from typing import Literal
 
 import components
+import state
 import streamlit as st
 import who
 from streamlit.errors import StreamlitAuthError
 
 from ser_backend import team
-from ser_backend.errors import Forbidden
+from ser_backend.errors import Forbidden, SerError
 from ser_backend.records import User
 from ser_backend.store import Store
 
@@ -74,8 +75,28 @@ def corner(store: Store, user: User | None) -> None:
                 st.markdown(f"**{components.plain(user.name)}**, {who.in_words(user)}")
                 if user.email:
                     st.caption(components.plain(user.email))
+                if state.session().token:  # signed in by password
+                    _new_password(store.acting(user))
                 st.button("Sign out", icon=":material/logout:", on_click=_sign_out, args=(store,))
         who.keep_cookie()
+
+
+def _new_password(store: Store) -> None:
+    with st.expander("Change password", icon=":material/key:"), st.form("password", border=False, clear_on_submit=True):
+        old, new, again = (
+            st.text_input(label, type="password", autocomplete=what, max_chars=team.LONGEST_PASSWORD)
+            for label, what in (
+                ("Your password now", "current-password"),
+                ("Your new password", "new-password"),
+                ("Your new password, once more", "new-password"),
+            )
+        )
+        if st.form_submit_button("Change it"):
+            with components.errors_in_words():
+                if new != again:
+                    raise SerError("The two new passwords differ, so nothing was changed. Try again.")
+                who.change_password(store, old, new)
+                st.success("Changed. You are signed out everywhere else.", icon=":material/check_circle:")
 
 
 def _sign_out(store: Store) -> None:

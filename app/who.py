@@ -16,11 +16,14 @@ from ser_backend.store import Store
 from ser_backend.store.users import SESSION_S
 
 OPENS: Mapping[str, Act] = {
+    "home": "see_rewards",
     "data": "import",
     "train": "start",
     "watch": "see_rewards",
     "review": "review",
     "agreement": "see_rewards",
+    "compare": "see_rewards",
+    "playground": "see_rewards",
     "export": "export",
     "users": "users",
 }  # page -> the least one must be allowed to do there
@@ -73,6 +76,12 @@ def sign_in(store: Store, name: str, password: str) -> None:
     st.session_state.clear()  # drafts, showings and choices were another's
     session = state.session()
     session.user, session.token, session.cookie = user, token, token
+
+
+def change_password(store: Store, password: str, new: str) -> None:
+    """Of whoever `store` acts for; they stay signed in here and nowhere else. Raises SerError."""
+    session = state.session()
+    session.token = session.cookie = store.change_own_password(password, new)
 
 
 def sign_out(store: Store) -> None:

@@ -103,16 +103,29 @@ class Users(Handle):
             row = db.execute(sa.select(users).where(users.c.key == key)).first()
         if not team.matches(password, row.password if row else None) or row is None:
             raise SerError("The name or the password is not right. Check both, or ask an owner for a new password.")
-        token = secrets.token_urlsafe(32)
         with self.engine.begin() as tx:
             tx.execute(attempts.delete().where(attempts.c.user == key))
             row = tx.execute(sa.select(users).where(users.c.key == key).with_for_update()).one()
             if not row.active:
                 raise SerError(f"The account {row.name!r} is not active. Ask an owner to activate it.")
             tx.execute(sessions.delete().where(sessions.c.expires_at <= time.time()))
-            digest, until = team.token_digest(token), time.time() + SESSION_S
-            tx.execute(sessions.insert().values(token_digest=digest, user=key, expires_at=until))
+            token = _new_session(tx, key)
         return user_from(row), token
+
+    def change_own_password(self, password: str, new: str) -> str:
+        """The user whom the handle acts for says both. Ends their sessions, here and elsewhere; returns the token of a new one.
+
+        Raises SerError: the old one is wrong or tried too often, or the new one cannot be had.
+        """
+        if self.user is None:
+            raise SerError("Nobody is signed in, so there is no password to change.")
+        kept = team.hashed(new)
+        user, _ = self.sign_in(self.user.name, password)
+        key = key_of(user.name)
+        with self.engine.begin() as tx:
+            tx.execute(users.update().where(users.c.key == key).values(password=kept))
+            tx.execute(sessions.delete().where(sessions.c.user == key))
+            return _new_session(tx, key)
 
     def signed_in(self, token: str) -> User | None:
         """Whose token it is; None when it is nobody's, has expired, or the account is switched off."""
@@ -135,3 +148,11 @@ class Users(Handle):
         query = sa.select(refusals.c.at, refusals.c.user, refusals.c.act, refusals.c.sentence)
         with self.reader.connect() as db:
             return [Refusal(**r._mapping) for r in db.execute(query.order_by(refusals.c.id.desc()).limit(last))]
+
+
+def _new_session(tx: sa.Connection, key: str) -> str:
+    """Its secret token, of which the store keeps a digest."""
+    token = secrets.token_urlsafe(32)
+    digest, until = team.token_digest(token), time.time() + SESSION_S
+    tx.execute(sessions.insert().values(token_digest=digest, user=key, expires_at=until))
+    return token

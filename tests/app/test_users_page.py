@@ -111,6 +111,23 @@ def test_signing_out_ends_the_session_and_forgets_what_was_done(open_page, store
     assert page.title[0].value == "Who are you?"
 
 
+def test_people_change_their_own_password(open_page, store):
+    add(store, "Ada", "annotator")
+    page = sign_in(open_page("review"), "Ada")
+    for new, again, said in (
+        ("a longer word", "another word", "the two new passwords differ"),
+        ("a longer word", "a longer word", "changed"),
+    ):
+        field(page, "Your password now").set_value(WORD)
+        field(page, "Your new password").set_value(new)
+        field(page, "Your new password, once more").set_value(again)
+        page = press(page, "Change it")
+        assert said in texts(page).lower()
+    assert store.signed_in(page.session_state[state.KEY].token).name == "Ada"
+    assert user_of(page.run()).name == "Ada"
+    assert store.sign_in("Ada", "a longer word")[0].name == "Ada"
+
+
 def test_the_token_is_in_no_text_of_the_page(open_page, store):
     add(store, "Ada")
     page = sign_in(open_page("users"), "Ada")
@@ -151,7 +168,7 @@ def test_an_annotator_is_kept_out_by_the_engines_sentence(open_page, store, fini
 
 def test_an_annotator_is_sent_to_review(open_page, store):
     add(store, "Ben", "annotator")
-    page = sign_in(open_page("data"), "Ben")
+    page = sign_in(open_page("home"), "Ben")
     assert page.title[0].value == "Which response is better?"
     assert not page.get("page_link"), "nothing leads to a page that is not theirs"
 
@@ -170,8 +187,8 @@ def test_an_engineer_may_open_all_but_users(open_page, store, finished):
 def test_a_new_role_and_a_closed_account_count_at_the_next_run(open_page, store):
     add(store, "Ada")
     add(store, "Ben", "engineer")
-    page = sign_in(open_page("data"), "Ben")
-    assert page.title[0].value == "Which pairs do you have?"
+    page = sign_in(open_page("home"), "Ben")
+    assert page.title[0].value == "What needs you?"
     store.change_user("Ben", "annotator")
     page = page.run()
     assert page.title[0].value == "Which response is better?"
@@ -293,7 +310,7 @@ def test_unreadable_secrets_leave_the_door_closed(store, tmp_path, monkeypatch):
     add(store, "Ada")
     page = page.run()
     assert "could not be read, so nobody can sign in" in texts(page)
-    assert sign_in(page, "Ada").title[0].value == "Which pairs do you have?", "a password does not need them"
+    assert sign_in(page, "Ada").title[0].value == "What needs you?", "a password does not need them"
 
 
 # ---- what a provider vouches for

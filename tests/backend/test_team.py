@@ -229,6 +229,26 @@ def test_signing_in_gives_a_token_that_only_its_holder_knows(store: Store, crew:
     assert store.signed_in(token) is None
 
 
+def test_people_change_their_own_password_and_nobody_elses(store: Store, crew: dict[str, User]) -> None:
+    _, elsewhere = store.sign_in("annotator", "password of annotator")
+    mine = store.acting(crew["annotator"])
+    for old, new, said in (
+        ("password of owner", "another long one", "not right"),
+        ("password of annotator", "short", "8 to 200"),
+    ):
+        with pytest.raises(SerError, match=said):
+            mine.change_own_password(old, new)
+    assert store.signed_in(elsewhere)
+    token = mine.change_own_password("password of annotator", "another long one")
+    assert store.signed_in(token) == crew["annotator"]
+    assert store.signed_in(elsewhere) is None
+    with pytest.raises(SerError, match="not right"):
+        store.sign_in("annotator", "password of annotator")
+    assert store.sign_in("annotator", "another long one")[0] == crew["annotator"]
+    with pytest.raises(SerError, match="Nobody is signed in"):
+        store.change_own_password("password of owner", "another long one")
+
+
 def _everything(store: Store) -> str:
     import sqlalchemy as sa
 
