@@ -139,14 +139,21 @@ def run_picker(store: Store) -> Run | None:
         return None
     session = state.session()
     wanted = session.run or st.query_params.get("run", "")
-    if st.session_state.get(state.RUN_PICKER) not in runs:
-        st.session_state[state.RUN_PICKER] = wanted if wanted in runs else next(iter(runs))
+    # set anew each time: on another page this is another widget, which would begin with the newest run
+    st.session_state[state.RUN_PICKER] = wanted if wanted in runs else next(iter(runs))
 
     def label(run_id: str) -> str:
         run = runs[run_id]
         return f"{run.name} · {when(run.created_at)} · {run.id}"
 
-    session.run = st.selectbox("Run", list(runs), format_func=label, key=state.RUN_PICKER, label_visibility="collapsed")
+    session.run = st.selectbox(
+        "Run",
+        list(runs),
+        format_func=label,
+        key=state.RUN_PICKER,
+        label_visibility="collapsed",
+        on_change=lambda: show_run(st.session_state[state.RUN_PICKER]),
+    )
     st.query_params["run"] = session.run
     return runs[session.run]
 

@@ -12,15 +12,19 @@ import who
 from ser_backend import jobs
 
 VIEWS = {
+    "home": ":material/home:",
     "data": ":material/database:",
     "train": ":material/model_training:",
     "watch": ":material/monitoring:",
     "review": ":material/rate_review:",
-    "agreement": ":material/handshake:",
     "export": ":material/ios_share:",
+    "compare": ":material/compare_arrows:",
+    "playground": ":material/experiment:",
+    "agreement": ":material/handshake:",
     "users": ":material/group:",
 }
-FIRST = "data"
+FIRST = "home"
+FOLDED, UNDER = ("compare", "playground", "agreement", "users"), "More"  # the others are the way from data to an export
 
 HERE = Path(__file__).parent
 
@@ -52,7 +56,8 @@ pages = {
     )
     for view, icon in VIEWS.items()
 }
-opened = st.navigation(list(pages.values()), position="top" if is_known else "hidden")
+menu = {"": [page for view, page in pages.items() if view not in FOLDED], UNDER: [pages[view] for view in FOLDED]}
+opened = st.navigation(menu, position="top" if is_known else "hidden")
 with components.errors_in_words():
     if is_known:
         store = components.open_store()

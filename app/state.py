@@ -4,10 +4,12 @@ One typed object under one key; the names of widget keys that code sets or reads
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import streamlit as st
 from desk import AtDesk
 
+from ser_backend.attribution import Effects
 from ser_backend.ingest import Imported
 from ser_backend.records import User
 
@@ -20,6 +22,21 @@ ANNOTATOR = "annotator"
 UPLOAD = "upload"
 ROLE = "role"
 COOKIE = "cookie"
+FILED, FILED_UNDER = "filed", "filed_under"
+PROJECT = "project"
+
+
+@dataclass(slots=True)
+class AtPlayground:
+    """What was written on Playground and what came of it."""
+
+    prompt: str = ""
+    responses: list[str] = field(default_factory=lambda: ["", ""])
+    people: str = ""  # what people said of the pair that fills the panes
+    asked: tuple[str, ...] = ()  # run, prompt and responses of the answer shown
+    answer: list[dict[str, Any]] = field(default_factory=list)
+    words: tuple[str, str, Effects] | None = None  # model and response, and what its words do
+    file: str = ""  # id of the file that is read, or was
 
 
 @dataclass(slots=True)
@@ -34,6 +51,10 @@ class Session:
     imported: list[Imported] = field(default_factory=list)  # outcome of the last import, shown once more
     chosen: dict[str, str] = field(default_factory=dict)  # role -> data set id that Train begins with
     desk: AtDesk = field(default_factory=AtDesk)
+    playground: AtPlayground = field(default_factory=AtPlayground)
+    compared: list[str] = field(default_factory=list)  # ids of the runs on Compare
+    begin: str = ""  # id of the run whose settings Train is to begin with, told to it once
+    unfolded: set[str] = field(default_factory=set)  # projects of which Home shows every run
 
 
 def session() -> Session:

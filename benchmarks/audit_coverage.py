@@ -27,7 +27,7 @@ from ser_backend.calibration import clopper_pearson
 from ser_backend.desk_figures import anytime_bounds
 from ser_backend.records import Lease, Review, Verdict
 from ser_backend.review import Answers, Desk
-from ser_backend.review.desk import _hash_order
+from ser_backend.review.order import by_hash
 from ser_backend.review.tally import Tally
 
 PRECISIONS = (0.6, 0.8, 0.9, 0.95, 0.99)
@@ -243,7 +243,7 @@ def orders(size: int, audits: int, random_seed: int) -> np.ndarray:
     keys = np.array([hexes[i : i + 32] for i in range(0, len(hexes), 32)], "S32")
     found = np.empty((audits, min(size, PLACES)), np.int32)
     for i in range(audits):
-        found[i] = _hash_order(np.arange(size), keys, f"audit {i}")[:PLACES]
+        found[i] = by_hash(np.arange(size), keys, f"audit {i}")[:PLACES]
     return found
 
 

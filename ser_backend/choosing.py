@@ -87,7 +87,9 @@ class ByRule:
             reward = model.rewards(arm)
             reward_a, reward_b = reward[self.a], reward[self.b]
             chosen = self.rule(reward_a, reward_b, opens[arm], self.config)
-            return Choice(chosen, opens[arm], reward_a, reward_b, np.ones(len(reward_a), np.float32))
+            funnel = {"passes": int((chosen.status > 0).sum()), "chosen": int(chosen.kept.sum())}
+            weight = np.ones(len(reward_a), np.float32)
+            return Choice(chosen, opens[arm], reward_a, reward_b, weight, {"funnel": funnel})
 
         return training.side_by_side(one, range(len(opens)))
 
@@ -152,9 +154,11 @@ class ByTeacher:
         )
         keep = np.zeros(len(margin), bool)
         keep[rows[kept]] = True
+        lowest = min(one.threshold for one in by_side.values()) if by_side else np.inf
+        funnel = {"confident": int((sure[rows] >= lowest).sum()), "certified": int(kept.sum())}
         least, audit_words = self._audited_least(told, probability[keep])
         keep &= (probability >= least) & (margin != 0)
-        enough = bool(keep.any())
+        enough, funnel["audited"] = bool(keep.any()), int(keep.sum())
         selection = self_label.Selection(
             keep.astype(np.int8) * self_label.CLEAR,
             keep,
@@ -170,6 +174,7 @@ class ByTeacher:
         self.fitted = fitted
         edges = np.linspace(0.5, 1, HISTOGRAM_BINS + 1)
         facts = {
+            "funnel": funnel,
             "strengths": asdict(fitted.strengths),
             "strengths_on": self.chosen_on,
             "shared_prompts": int((np.bincount(self.prompt[labels.preferred]) > 1).sum()),

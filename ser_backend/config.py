@@ -17,6 +17,7 @@ SECTIONS = {
     DATA: "What is held out, and what the machine gives.",
 }
 TUNED = ("lora", "full")
+TRACKERS = ("none", "tensorboard", "wandb", "mlflow", "trackio")
 
 
 def _setting(
@@ -210,6 +211,7 @@ class RunConfig:
     max_length: int = _setting(DATA, 512, "Tokens of prompt and response that are read.", low=16, high=131_072)
     random_seed: int = _setting(DATA, 0, "Fixes every random choice of the run.", low=0, high=2**31 - 1)
     threads: int = _setting(DATA, 0, "CPU threads; 0 lets torch choose.", low=0, high=256)
+    track: str = _setting(DATA, "none", "Tracker that gets each round's figures, too; no text is sent.", among=TRACKERS)
 
     def validate(self) -> "RunConfig":
         """Return self, or raise SerError naming the setting, what was found and what is accepted."""
@@ -268,14 +270,15 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "calibrated": Preset(
         "Calibrated",
-        "A teacher that also knows single prompts and responses labels the pool; kept is what people's labels certify, with "
-        "the probability stated. It asks people for the pairs that tell most.",
+        "A second model, the teacher, labels the pool. A label is kept only where people's labels show that at least a stated "
+        "share of such labels is right (80 % unless you say otherwise), which takes some hundred of them. Review then asks for "
+        "the pairs that tell most.",
         {"method": "calibrated"},
     ),
     "careful": Preset(
         "Careful",
-        "Every round trains afresh on all human labels and all self-labels kept so far; pairs pass by the rank of their "
-        "rewards, clear ones first.",
+        "Each round starts afresh from all human labels and all self-labels kept so far. A pair is kept when its two rewards "
+        "rank far apart in the pool, the clearest first.",
         {
             "train_on": "cumulative+seed",
             "init": "fresh",
@@ -286,12 +289,14 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "paper-code": Preset(
         "Paper, as released",
-        "The paper's code: clear or wide pairs, each round trains on the newly kept ones only.",
+        "The published method as its code does it: a round keeps the pairs whose two rewards are clearly apart, and trains on "
+        "these alone.",
         {},
     ),
     "paper-text": Preset(
         "Paper, as written",
-        "The paper's text: clear pairs first, wide pairs later, kept labels add up.",
+        "The published method as its text has it: first the pairs of a clearly good and a clearly bad response, later those "
+        "that merely differ; kept labels add up.",
         {"filter": "staged", "train_on": "cumulative"},
     ),
 }

@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ser_backend.choosing import chooser_for
 from ser_backend.config import RunConfig
 from ser_backend.learners import learner_for
@@ -43,7 +45,10 @@ def self_evolve(
     Raises SerError when something the user can change is in the way.
     """
     config = config.settled()
+    a, b = data.ends("pool")  # lengths are written down so that no page has to go through the texts for them
+    longer_by = (data.lengths[a] - data.lengths[b]).astype(np.int32)
     rows = {"seed_rows": data.seed_rows, "heldout_rows": data.heldout_rows, "pool_open": data.pool_open}
+    rows["pool_longer_by"] = longer_by
     folder.write_arrays("data", rows)
     folder.write_json("data", {"counts": data.counts, "notes": data.notes})
     yield Told("data_prepared", None, {"counts": data.counts, "notes": list(data.notes)})

@@ -35,16 +35,23 @@ PROGRESS = {
 
 def content_hash(*parts: str) -> str:
     """32 hex digits (BLAKE2b, 128 bits) of the parts, outer white space ignored, parts kept apart."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.strip().encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
+    return hashlib.blake2b(b"".join(map(_framed, parts)), digest_size=16).hexdigest()
+
+
+def _framed(part: str) -> bytes:
+    data = part.strip().encode("utf-8", "surrogatepass")
+    return len(data).to_bytes(8, "little") + data
 
 
 def response_id(prompt: str, text: str) -> str:
     return content_hash("response", prompt, text)
+
+
+def response_ids(prompt: str, first: str, second: str) -> tuple[str, str]:
+    """response_id of two responses to one prompt, which is read once: an import does this for every pair."""
+    begin = _framed("response") + _framed(prompt)
+    one, other = (hashlib.blake2b(begin + _framed(text), digest_size=16).hexdigest() for text in (first, second))
+    return one, other
 
 
 def pair_id(response_1: str, response_2: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ser_backend import __version__
 from ser_backend.alarms import Alarm, alarms
 from ser_backend.calibration import clopper_pearson
-from ser_backend.records import Interval, Round
+from ser_backend.records import Interval, Review, Round
 from ser_backend.review import Desk, audits
 from ser_backend.run_folder import RunFolder
 from ser_backend.store import Store
@@ -84,9 +84,14 @@ def warnings(rounds: list[Round], notes: list[str], raised: Sequence[Alarm] = ()
 
 def audited(store: Store, run_id: str) -> dict[int, Interval]:
     """Round -> share of the self-labels it kept that people agree with, of those checked at random; exact 95 % interval."""
+    return audited_of(store.reviews(run_id))
+
+
+def audited_of(rows: Sequence[Review]) -> dict[int, Interval]:
+    """As audited, from every answer of a run."""
     right: Counter[int] = Counter()
     judged: Counter[int] = Counter()
-    for review in audits(store.reviews(run_id)):
+    for review in audits(rows):
         if review.preferred in ("a", "b"):
             judged[review.round] += 1
             right[review.round] += review.preferred == review.self_label

@@ -87,6 +87,16 @@ class RunFolder:
     def round_arrays(self, index: int, *keys: str) -> dict[str, np.ndarray]:
         return _read(self.round_path(index) / "arrays.safetensors", keys)
 
+    def force_arrays(self, index: int, *keys: str) -> dict[str, np.ndarray]:
+        """Those of the named arrays that the round left; of arrays with a row for each arm, that of the model in force alone.
+        Raises NotFound."""
+        with safe_open(_there(self.round_path(index) / "arrays.safetensors"), "numpy") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in keys if key in file.keys()}  # noqa: SIM118
+            return {
+                key: file.get_slice(key)[0:1][0] if len(shape) == 2 else file.get_tensor(key)
+                for key, shape in shapes.items()
+            }
+
     def picture(self, index: int) -> Any:
         """Thinned points and histograms of a round's selection, as loop.picture makes them; None when there is none."""
         path = self.round_path(index) / "picture.json"
@@ -94,7 +104,11 @@ class RunFolder:
 
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    with safe_open(_there(path), "numpy") as file:
+        return {key: file.get_tensor(key) for key in (keys or file.keys())}
+
+
+def _there(path: Path) -> Path:
     if not path.exists():
         raise NotFound(f"{path} is missing. The run has not come that far, or its folder was removed.")
-    with safe_open(path, "numpy") as file:
-        return {key: file.get_tensor(key) for key in (keys or file.keys())}
+    return path

@@ -9,7 +9,7 @@ from ser_backend import home
 from ser_backend.errors import SerError
 from ser_backend.ingest import read_texts
 from ser_backend.records import Problem, Response
-from ser_backend.reward_model import open_model
+from ser_backend.reward_model import Rewarder, open_model
 
 
 class Scored(NamedTuple):
@@ -18,13 +18,15 @@ class Scored(NamedTuple):
     notes: tuple[str, ...]  # what to know about these rewards
 
 
-def score_file(model_name: str, source: str, out: Path, progress: Callable[[int, int], None] | None = None) -> Scored:
+def score_file(
+    model: str | Rewarder, source: str, out: Path, progress: Callable[[int, int], None] | None = None
+) -> Scored:
     """Write one line a row of the source: row, reward_<name> for each text, and margin for pairs; rows that cannot be used
-    get the key "problem" instead. model_name: whatever reward_model.open_model opens.
+    get the key "problem" instead. model: one that is open, or whatever reward_model.open_model opens.
 
     Raises SerError when the model or the file cannot be read, or no row can be used; then `out` is not written.
     """
-    model = open_model(model_name)
+    opened = open_model(model) if isinstance(model, str) else model
     lines: list[dict[str, object]] = []
     texts: list[Response] = []
     places: list[tuple[int, str]] = []
@@ -43,7 +45,7 @@ def score_file(model_name: str, source: str, out: Path, progress: Callable[[int,
         first = next((line["problem"] for line in lines if "problem" in line), "it is empty")
         raise SerError(f"No row of {source} can be used: {first}")
     distinct = {(text.prompt, text.text): number for number, text in enumerate(dict.fromkeys(texts))}
-    for step in model.rewards(list(dict.fromkeys(texts))):
+    for step in opened.rewards(list(dict.fromkeys(texts))):
         if progress:
             progress(step[0], len(distinct))
     rewards = step[1]
@@ -56,4 +58,4 @@ def score_file(model_name: str, source: str, out: Path, progress: Callable[[int,
             if len(given) == 2:
                 line["margin"] = round(given[0] - given[1], 6)
             file.write(json.dumps(line) + "\n")
-    return Scored(len(lines) - n_problems, n_problems, model.notes)
+    return Scored(len(lines) - n_problems, n_problems, opened.notes)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from ser_backend import home
+from ser_backend import home, notify
 from ser_backend.machine import this_machine
 from ser_backend.records import Job, Status
 from ser_backend.run_folder import RunFolder
@@ -149,6 +149,7 @@ class Supervisor:
         if job.status == Status.STOPPING:
             self.store.append_event(job.run, "job_ended", None, {"status": Status.STOPPED, "error": None})
             self.store.finish_job(job.id, Status.STOPPED)
+            notify.in_background(self.store, job.run, Status.STOPPED)
         elif job.attempts >= MOST_ATTEMPTS:
             error = (
                 f"The worker process ended unexpectedly {job.attempts} times without finishing a round (killed, or out of "
@@ -157,6 +158,7 @@ class Supervisor:
             )
             self.store.append_event(job.run, "job_ended", None, {"status": Status.FAILED, "error": error})
             self.store.finish_job(job.id, Status.FAILED, error)
+            notify.in_background(self.store, job.run, Status.FAILED, error)
         else:
             message = f"The worker process ended unexpectedly; the run goes on {after}."
             self.store.append_event(job.run, "job_interrupted", None, {"message": message})

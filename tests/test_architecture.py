@@ -16,6 +16,11 @@ VIEWS_MAY = BASE | {"checks", "forecast", "jobs", "ingest", "machine", "review",
 VIEWS_MAY |= {"alarms", "run_folder", "team"}
 VIEWS_MAY |= {"agreement", "desk_figures"}
 VIEWS_MAY |= {"annotators", "votes_file"}
+VIEWS_MAY |= {"profile", "versions"}
+VIEWS_MAY |= {"attribution", "scorer"}
+VIEWS_MAY |= {"audit_groups", "buckets", "funnel", "labels_table", "notify", "resources"}
+VIEWS_MAY |= {"comparison", "comparison_tables", "config_difference", "config_file", "paired", "table_file"}
+VIEWS_MAY |= {"first_steps", "overview"}
 # module -> what of ours it may import, beside BASE
 ALLOWED = {
     "records": set(),
@@ -50,9 +55,17 @@ ALLOWED = {
     "store": {"team"},
     "pairs": set(),
     "ingest": {"pairs"},
+    "profile": {"pairs"},
+    "versions": {"ingest", "pairs", "review", "store"},
     "run_data": {"pairs"},
     "reward_model": {"bases", "classifier", "features"},
     "scoring": {"ingest", "reward_model"},
+    "attribution": set(),
+    "best_of": {"ingest", "reward_model"},
+    "scorer": {
+        *("attribution", "best_of", "classifier", "machine", "packed", "pairs", "report", "reward_model"),
+        *("run_folder", "scoring", "store", "tokens"),
+    },
     "projection": {"features", "training", "run_data", "run_folder"},
     "learners": {
         *("checks", "classifier", "fine_tune", "model_checks", "pair_checks"),
@@ -75,6 +88,19 @@ ALLOWED = {
     "review": {"calibration", "pairs", "run_folder", "store"},
     "annotators": {"agreement", "alarms", "calibration", "desk_figures", "pairs", "review", "store"},
     "votes_file": {"store"},
+    "labels_table": {"pairs", "review", "run_folder", "store", "votes_file"},
+    "buckets": {"calibration", "pairs", "run_folder", "store"},
+    "audit_groups": {"calibration", "pairs", "review"},
+    "funnel": set(),
+    "resources": set(),
+    "trackers": {"run_folder"},
+    "notify": {"alarms", "calibration", "certify", "report", "store"},
+    "table_file": {"votes_file"},
+    "config_difference": set(),
+    "config_file": {"store"},
+    "paired": set(),
+    "comparison": {"calibration", "config_difference", "paired", "pairs", "report", "run_folder", "store"},
+    "comparison_tables": {"comparison", "config_difference", "paired", "table_file"},
     "report": {"alarms", "calibration", "review", "run_folder", "store"},
     "card": {"report"},
     "merge": {"classifier"},
@@ -82,6 +108,11 @@ ALLOWED = {
     "distil": {
         *("card", "classifier", "export", "fine_tune", "pairs", "report", "run_data", "run_folder", "store", "tokens"),
     },
+    "policy": {
+        *("bases", "best_of", "export", "ingest", "pairs", "report", "reward_model", "scorer", "store"),
+    },
+    "first_steps": {"store"},
+    "overview": {"alarms", "calibration", "desk_figures", "report", "review", "run_folder", "store"},
     "machine": set(),
     "forecast": {"machine"},
     "estimate": {
@@ -100,9 +131,10 @@ ALLOWED = {
         "training",
     },
     "jobs": {"forecast", "machine", "bases", "pairs", "run_data", "run_folder", "store"},
-    "supervisor": {"machine", "run_folder", "store"},
-    "worker": {"store", "jobs", "loop", "pairs", "report", "review", "run_data", "run_folder"},
-    "cli": VIEWS_MAY | {"distil", "estimate", "doctor", "supervisor", "scoring"},
+    "supervisor": {"machine", "notify", "run_folder", "store"},
+    "worker": {"store", "jobs", "loop", "pairs", "report", "review", "run_data", "run_folder"}
+    | {"notify", "resources", "trackers"},
+    "cli": VIEWS_MAY | {"distil", "estimate", "doctor", "supervisor", "scoring", "best_of", "policy"},
     "__main__": {"cli"},
     "__init__": set(),
 }

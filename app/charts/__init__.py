@@ -1,9 +1,16 @@
 """Records -> plotly figures. Pure functions, no Streamlit: what a figure shows is what it is given."""
 
+from charts.buckets import buckets, with_rule
 from charts.certified import confidence, precision, reliability
+from charts.comparison import against, at_the_end, by_labels, by_round, on_white
+from charts.dataset import lengths, longer_preferred
+from charts.funnel import funnel
 from charts.people import ORIGIN_NAMES, agreement, learning_curve, origins
+from charts.resources import resources
+from charts.rewards import best_of, margins, preferences
 from charts.rounds import CHANCE, accuracy, difference, kept, loss
 from charts.selection import gaps, zones
+from charts.spark import sparkline
 from charts.template import COLOUR, CONFIG, empty
 
 __all__ = [
@@ -12,16 +19,31 @@ __all__ = [
     "CONFIG",
     "ORIGIN_NAMES",
     "accuracy",
+    "against",
     "agreement",
+    "at_the_end",
+    "best_of",
+    "buckets",
+    "by_labels",
+    "by_round",
     "confidence",
     "difference",
     "empty",
+    "funnel",
     "gaps",
     "kept",
     "learning_curve",
+    "lengths",
+    "longer_preferred",
     "loss",
+    "margins",
+    "on_white",
     "origins",
     "precision",
+    "preferences",
     "reliability",
+    "resources",
+    "sparkline",
+    "with_rule",
     "zones",
 ]

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import charts
 import components
+import guide
+import html_report
+import sheet
 import streamlit as st
 
 from ser_backend import export
 from ser_backend.alarms import alarms
+from ser_backend.errors import SerError
 from ser_backend.records import Run
 from ser_backend.report import audited, warnings
 from ser_backend.run_folder import RunFolder
@@ -21,6 +25,14 @@ QUESTION = "What do you take home?"
 COLUMNS_HELP = (
     "Columns prompt, chosen and rejected, as trainers such as TRL read them, and beside them where each label came from: "
     "origin (human, review or self), round, confidence, annotator, pair, group and source."
+)
+REPORT_HELP = (
+    "What was run and what came of it: verdict, accuracy beside the control, what was kept and how right it is, answers of "
+    "people, settings, cost, and what the figures do not say. Light and dark, and for paper."
+)
+TEXTS_HELP = (
+    f"Off: no text of a pair is in the report. On: it shows {html_report.SAMPLE} self-labels with their prompts and "
+    "responses, so mind who reads it."
 )
 # by what was trained: what the download is, the question that the switch asks, and its tooltip
 KINDS = {
@@ -42,6 +54,7 @@ KINDS = {
 def page() -> None:
     store = components.open_store()
     action = components.head(QUESTION, "A reward model with its card, and every label with its origin.")
+    guide.strip(store, "export")
     run = components.run_picker(store)
     if run is None:
         components.nothing_yet("There is no run yet, so there is nothing to export.", "views/train.py", "Start one")
@@ -53,7 +66,8 @@ def page() -> None:
             "Watch it",
         )
         return
-    counts = export.summary(store, run.id)
+    store.require("export")  # what is kept from before was read for somebody else
+    counts = _summary(run.id, _as_of(store, run), store)
     if components.is_active(run):
         st.info("The run is under way: an export holds what its last finished round left.", icon=":material/info:")
     with components.errors_in_words():
@@ -61,6 +75,29 @@ def page() -> None:
             st.error(components.plain(f"The last download could not be made: {said}"), icon=":material/error:")
         fit = export.shape(run.id).fit
         _page(store, run, counts, fit, action)
+
+
+def _as_of(store: Store, run: Run) -> tuple[int, int, str, str]:
+    """Changes with the rounds, the answers and the run's own facts; to read a million labels takes longer than to draw them."""
+    newest = store.newest_reviews().get(run.id, (0, 0.0))[0]
+    return len(RunFolder.of(run.id).finished()), newest, str(run.status), run.name
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _summary(run_id: str, as_of: tuple[int, int, str, str], _store: Store) -> dict[str, int]:
+    return export.summary(_store, run_id)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _card_of(run_id: str, as_of: tuple[int, int, str, str], with_base_model: bool, _store: Store) -> str:
+    return export.card(_store, run_id, with_base_model)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _warnings(run_id: str, as_of: tuple[int, int, str, str], _run: Run, _store: Store) -> list[str]:
+    rounds = _store.rounds(run_id)
+    notes = (RunFolder.of(run_id).json("data") or {"notes": []})["notes"]
+    return warnings(rounds, notes, alarms(rounds, _run.config, audited(_store, run_id)))
 
 
 def _page(
@@ -110,7 +147,36 @@ def _downloads(store: Store, run: Run, fit: str) -> bool:
         f"reward_model-{run.id}.zip",
         help="The folder with its card. Should the download fail, reload the page: it says why.",
     )
+    _report(store, run)
     return with_base_model
+
+
+def _report(store: Store, run: Run) -> None:
+    """For whoever reads about the run elsewhere: one file."""
+    st.markdown("**Report**", help=REPORT_HELP)
+    with_texts = st.toggle("Include texts", key="report-texts", help=TEXTS_HELP)
+    _download(
+        "Report (HTML)",
+        lambda: _report_file(store, run.id, html_report.SAMPLE if with_texts else 0),
+        f"report-{run.id}.html",
+        help="One file that opens in any browser, without a network. It is made when you press the button.",
+    )
+
+
+def _report_file(store: Store, run_id: str, sample: int) -> bytes:
+    """A download cannot tell why it failed; the file itself does."""
+    try:
+        store.require("export")
+        rounds, rows = store.rounds(run_id), store.reviews(run_id)
+        as_of = (len(rounds), rows[-1].id if rows else 0, str(store.run(run_id).status))
+        return _report_as_of(run_id, as_of, sample, store)
+    except SerError as error:
+        return sheet.page("Report", "<h1>The report could not be made</h1>", sheet.paragraph(error)).encode()
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _report_as_of(run_id: str, as_of: tuple[int, int, str], sample: int, _store: Store) -> bytes:
+    return html_report.made(_store, run_id, sample).encode()
 
 
 def _download(label: str, make: Callable[[], bytes], name: str, help: str | None = None, primary: bool = False) -> None:
@@ -160,15 +226,13 @@ def _distil(run: Run, fit: str) -> None:
 
 
 def _card(store: Store, run: Run, with_base_model: bool) -> None:
-    rounds = store.rounds(run.id)
-    notes = (RunFolder.of(run.id).json("data") or {"notes": []})["notes"]
-    found = warnings(rounds, notes, alarms(rounds, run.config, audited(store, run.id)))
-    if found:
+    as_of = _as_of(store, run)
+    if found := _warnings(run.id, as_of, run, store):
         with st.container(border=True):
             st.markdown("**Before you use it**")
             st.markdown("\n".join(f"- {components.plain(sentence)}" for sentence in found))
     with st.expander("Model card", icon=":material/description:"):
-        st.code(export.card(store, run.id, with_base_model), language="markdown", wrap_lines=True)
+        st.code(_card_of(run.id, as_of, with_base_model, store), language="markdown", wrap_lines=True)
 
 
 page()

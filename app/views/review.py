@@ -5,6 +5,7 @@ import math
 import charts
 import components
 import desk as at_desk
+import guide
 import numpy as np
 import state
 import streamlit as st
@@ -72,6 +73,7 @@ def page() -> None:
         return
     desk = _desk(run.id, finished[-1], components.any_store())
     _at_the_desk(store, desk, run, annotator)
+    guide.strip(store, "review")
     _figures(store, desk, run.id)
 
 

@@ -1,12 +1,16 @@
 """Train: choose data and settings, see what a run would use and how long it would take, start it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import beginning
 import charts
 import components
+import guide
 import state
 import streamlit as st
+from beginning import Beginning
 
 from ser_backend import config, forecast, jobs, machine, report
 from ser_backend.config import RunConfig
@@ -26,6 +30,7 @@ def page() -> None:
     waiting = jobs.active(store)
     line = f"{components.count(len(waiting), 'run')} running or waiting." if waiting else "Nothing is running."
     action = components.head("What should the model learn from?", line)
+    guide.strip(store, "train")
     if missing:
         components.nothing_yet(
             f"A run needs a seed and a pool; there is no {' and no '.join(missing)} set yet.",
@@ -36,18 +41,33 @@ def page() -> None:
         return
     left, right = st.columns([6, 4], gap="large")
     with left:
-        seed = _pick("Seed", "seed", sets["seed"])
-        pool = _pick("Pool", "pool", sets["pool"])
-        heldout = _pick("Held-out", "heldout", sets["heldout"], optional=True)
+        begin = beginning.choose(store)
+        seed = _pick("Seed", "seed", sets["seed"], begin)
+        pool = _pick("Pool", "pool", sets["pool"], begin)
+        heldout = _pick("Held-out", "heldout", sets["heldout"], begin, optional=True)
         assert seed
         assert pool
-        settings, name = _settings(f"{seed.name} on {pool.name}")
+        settings, name = _settings(f"{seed.name} on {pool.name}", begin)
+        picked: dict[Role, Dataset] = {"seed": seed, "pool": pool, **({"heldout": heldout} if heldout else {})}
+        if begin:
+            beginning.changes(begin, settings, picked)
+        with components.errors_in_words():
+            project = st.session_state.get(state.PROJECT) or ""
+            beginning.save(RunConfig().changed(settings), picked, name, project)
         _of_seed(store, seed)
     with right:
         chosen = _plan(store, settings, seed, pool, heldout)
     if chosen and action.button("Start training", type="primary", icon=":material/play_arrow:"):
         with components.errors_in_words():
-            run = jobs.submit(store, chosen, seed.id, pool.id, heldout.id if heldout else None, name)
+            run = jobs.submit(
+                store,
+                chosen,
+                seed.id,
+                pool.id,
+                heldout.id if heldout else None,
+                name,
+                project=st.session_state.get(state.PROJECT) or "",
+            )
             components.show_run(run.id)
             st.switch_page("views/watch.py")
     _queue(store)
@@ -70,17 +90,22 @@ def _of_seed(store: Store, seed: Dataset) -> None:
             )
 
 
-def _pick(label: str, role: Role, sets: list[Dataset], optional: bool = False) -> Dataset | None:
+def _pick(
+    label: str, role: Role, sets: list[Dataset], begin: Beginning | None, optional: bool = False
+) -> Dataset | None:
     by_id = {found.id: found for found in sets}
     options = [*by_id, NO_HELDOUT] if optional else list(by_id)
     wanted = state.session().chosen.get(role, "")
+    if begin and role not in begin.missing:
+        wanted = begin.wanted(role, NO_HELDOUT)
+    key = f"pick-{role}-{begin.scope}" if begin else f"pick-{role}"
 
     def text(dataset_id: str) -> str:
         found = by_id.get(dataset_id)
         return f"{found.name} · {components.count(found.n_pairs, 'pair')}" if found else dataset_id
 
     index = options.index(wanted) if wanted in options else 0
-    picked = st.selectbox(label, options, index, format_func=text, help=components.ROLE_HELP[role], key=f"pick-{role}")
+    picked = st.selectbox(label, options, index, format_func=text, help=components.ROLE_HELP[role], key=key)
     state.session().chosen[role] = picked
     return by_id.get(picked)
 
@@ -88,8 +113,24 @@ def _pick(label: str, role: Role, sets: list[Dataset], optional: bool = False) -
 # ---- settings, all of them made from config.describe()
 
 
-def _settings(usual_name: str) -> tuple[dict[str, Any], str]:
-    """The two presets, what is asked of everybody, and the rest folded away. Returns settings and the run's name."""
+def _settings(usual_name: str, begin: Beginning | None) -> tuple[dict[str, Any], str]:
+    """The two presets, unless another beginning was chosen, what is asked of everybody, and the rest folded away. Returns
+    settings and the run's name."""
+    form = _Form(begin.settings, begin.scope, begin.scope) if begin else _by_presets()
+    few, wide, filed = st.columns([1, 2, 1.5])
+    with few:
+        for name in UP_FRONT:
+            form.field(name)
+    name = wide.text_input("Name of the run", placeholder=usual_name)
+    with filed:
+        _project()
+    with st.expander("Every setting", icon=":material/tune:"):
+        for section, about in config.SECTIONS.items():
+            form.section(section, about)
+    return form.values, name
+
+
+def _by_presets() -> "_Form":
     here = machine.this_machine()
     left, right = st.columns(2)
     with left:
@@ -116,25 +157,30 @@ def _settings(usual_name: str) -> tuple[dict[str, Any], str]:
             st.caption(components.plain(machine.why(here)))
         elif against := machine.warning(engine, here):
             st.warning(components.plain(against), icon=":material/warning:")
-    form = _Form(preset, engine)
-    few, wide = st.columns([1, 3])
-    with few:
-        for name in UP_FRONT:
-            form.field(name)
-    name = wide.text_input("Name of the run", placeholder=usual_name)
-    with st.expander("Every setting", icon=":material/tune:"):
-        for section, about in config.SECTIONS.items():
-            form.section(section, about)
-    return form.values, name
+    return _Form(config.from_preset(preset, engine).as_dict(), preset, engine)
+
+
+def _project() -> None:
+    """Kept under its key: what one is working on stays the same from run to run."""
+    st.selectbox(
+        "Project",
+        components.open_store().projects(),
+        None,
+        accept_new_options=True,
+        key=state.PROJECT,
+        placeholder="None",
+        help="A name that runs are filed under on Home. Choose one, or type a new one.",
+    )
 
 
 class _Form:
-    """Settings as fields. A field's key names the preset that decides it, so that another preset begins with its own."""
+    """Settings as fields. A field's key names the preset (or run, or file) that decides it, so that another one begins with
+    its own."""
 
-    def __init__(self, preset: str, engine: str) -> None:
+    def __init__(self, values: Mapping[str, Any], preset: str, engine: str) -> None:
         self.preset, self.engine = preset, engine
         self.described = config.describe()
-        self.values: dict[str, Any] = config.from_preset(preset, engine).as_dict()
+        self.values = dict(values)
 
     def section(self, section: str, about: str) -> None:
         """The settings of a section that mean something with the chosen fit and method."""

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ser_backend import forecast, home, jobs, machine
+from ser_backend import config_file, forecast, home, jobs, machine
 from ser_backend.cli.bar import Bar
 from ser_backend.cli.data import stored
 from ser_backend.cli.files import check_out
 from ser_backend.config import DEFAULT_PRESET, ENGINES, PRESETS, RunConfig, describe, from_preset, number
+from ser_backend.config_file import ConfigFile
 from ser_backend.errors import SerError
 from ser_backend.records import ACTIVE, PROGRESS, ROLES, Event, Run, Status
 from ser_backend.report import verdict
@@ -25,6 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     run = commands.add_parser("run", help="start a run and wait for its end")
     _add_what_to_run(run)
     run.add_argument("--name", default="", help="name of the run")
+    run.add_argument("--project", default="", metavar="NAME", help="file the run under this name")
     run.add_argument("--out", type=Path, metavar="DIR", help="export the result there, with report.json")
     run.set_defaults(act=_run)
 
@@ -57,10 +59,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _add_what_to_run(command: argparse.ArgumentParser) -> None:
     """Data and settings: the same for a run and for its estimate."""
-    command.add_argument("--seed", required=True, metavar="X", help="labelled pairs: a file or an imported name")
-    command.add_argument("--pool", required=True, metavar="Y", help="pairs to label: a file or an imported name")
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings and data sets of a file (see config); what else is given wins",
+    )
+    command.add_argument("--seed", metavar="X", help="labelled pairs: a file or an imported name")
+    command.add_argument("--pool", metavar="Y", help="pairs to label: a file or an imported name")
     command.add_argument("--heldout", metavar="Z", help="labelled pairs that only measure; default: part of the seed")
-    command.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="how labels are chosen")
+    command.add_argument("--preset", choices=list(PRESETS), help=f"how labels are chosen; default: {DEFAULT_PRESET}")
     command.add_argument(
         "--engine",
         choices=list(ENGINES),
@@ -79,15 +87,17 @@ def _add_what_to_run(command: argparse.ArgumentParser) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     check_out(chosen.out)
-    config = config_of(chosen)
+    config, file = config_of(chosen)
     store = Store.open()
-    seed, pool, heldout = sets(store, chosen)
-    run = jobs.submit(store, config, seed, pool, heldout, chosen.name)
+    seed, pool, heldout = sets(store, chosen, file)
+    project = chosen.project or (file.project if file else "")
+    run = jobs.submit(store, config, seed, pool, heldout, chosen.name, project=project)
     return follow(store, run, chosen.out)
 
 
-def config_of(chosen: argparse.Namespace) -> RunConfig:
-    """Preset, then engine, then what was set by name. Says which engine the machine decided on, and what speaks against it."""
+def config_of(chosen: argparse.Namespace) -> tuple[RunConfig, ConfigFile | None]:
+    """A file, or preset, then engine; then what was set by name. Says which engine the machine decided on, and what speaks
+    against it."""
     settings: dict[str, Any] = {
         name: value for name in ("method", "fit", "rounds") if (value := getattr(chosen, name)) is not None
     }
@@ -96,26 +106,42 @@ def config_of(chosen: argparse.Namespace) -> RunConfig:
         if not equals:
             raise SerError(f"--set {text!r} has no value. Write --set name=value.")
         settings[name.strip()] = value
+    if chosen.config:
+        if given := [f"--{name}" for name in ("preset", "engine") if getattr(chosen, name)]:
+            raise SerError(
+                f"--config names every setting, so {' and '.join(given)} would have no place. Change single ones with --set."
+            )
+        file = config_file.read(chosen.config.read_bytes(), chosen.config.name)
+        for note in file.notes:
+            print(note)
+        return file.config.changed(settings), file
     engine = chosen.engine or ""
     if not engine and not {"fit", "base_model"} & set(settings):
         engine = machine.engine_for(machine.this_machine())
         print(machine.why(machine.this_machine()))
-    config = from_preset(chosen.preset, engine).changed(settings)
+    config = from_preset(chosen.preset or DEFAULT_PRESET, engine).changed(settings)
     if engine and (against := machine.warning(engine, machine.this_machine())):
         print(against, file=sys.stderr)
-    return config
+    return config, None
 
 
-def sets(store: Store, chosen: argparse.Namespace) -> tuple[str, str, str | None]:
-    """Ids of seed, pool and held-out set."""
-    named = {role: stored(store, source, role).id for role in ROLES if (source := getattr(chosen, role))}
+def sets(store: Store, chosen: argparse.Namespace, file: ConfigFile | None = None) -> tuple[str, str, str | None]:
+    """Ids of seed, pool and held-out set: what was named, else what the file means."""
+    named: dict[str, str] = {}
+    for role in ROLES:
+        if source := getattr(chosen, role):
+            named[role] = stored(store, source, role).id
+        elif file and role in file.data:
+            named[role] = config_file.find(store, role, file.data[role], chosen.config.name).id
+        elif role != "heldout":
+            raise SerError(f"No {role} is named. Give --{role} with a file or an imported name.")
     return named["seed"], named["pool"], named.get("heldout")
 
 
 def _estimate(chosen: argparse.Namespace) -> int:
     from ser_backend.estimate import estimate
 
-    config = config_of(chosen)
+    config, file = config_of(chosen)
     store = Store.open()
     said = ""
 
@@ -125,7 +151,7 @@ def _estimate(chosen: argparse.Namespace) -> int:
             print(sentence, flush=True)
         said = sentence
 
-    found = forecast.forecast(estimate(store, config, *sets(store, chosen), tell), config)
+    found = forecast.forecast(estimate(store, config, *sets(store, chosen, file), tell), config)
     print(forecast.in_words(found))
     for note in (*forecast.warnings(found), *found.notes):
         print(f"  {note}")
@@ -159,7 +185,8 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 def _runs(_: argparse.Namespace) -> int:
     for run in Store.open().runs():
-        print(f"{run.id}  {run.status:11} {run.created_at[:16]}  {run.name}  {run.error or run.stopped_because or ''}")
+        name = f"{run.project}: {run.name}" if run.project else run.name
+        print(f"{run.id}  {run.status:11} {run.created_at[:16]}  {name}  {run.error or run.stopped_because or ''}")
     return 0
 
 

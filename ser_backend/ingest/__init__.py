@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ser_backend import pairs
-from ser_backend.errors import NotFound, SerError
+from ser_backend.errors import SerError
+from ser_backend.ingest.keeping import Catalogue, Imported, descent, keep, named, stem
 from ser_backend.ingest.readers import Broken, Item, Source, open_source
 from ser_backend.ingest.shapes import (
     Extracted,
@@ -27,7 +28,7 @@ from ser_backend.ingest.shapes import (
     recognise_single,
     unlabelled_raw,
 )
-from ser_backend.pairs import PairSet, PairWriter
+from ser_backend.pairs import PairWriter, ProblemKind
 from ser_backend.records import ROLES, Dataset, Preferred, Problem, Role, pair_id, response_id
 
 __all__ = [
@@ -36,13 +37,15 @@ __all__ = [
     "Inspection",
     "Mapping",
     "Preview",
+    "descent",
     "import_source",
     "inspect",
+    "keep",
+    "named",
     "read_pairs",
     "read_texts",
 ]
 
-LONGEST_NAME = 120
 LOOKED_AT = 200  # rows from which the columns are learnt and the preview is taken
 FIRST_PROBLEMS = 5
 PROGRESS_ROWS = 5_000
@@ -73,21 +76,9 @@ class Inspection:
     has_labels: bool
     preview: list[Preview]
     problems: list[Problem]  # the first few
+    kinds: list[ProblemKind]  # of all problems among the rows looked at, the most frequent first
+    n_rows: int  # looked at
     examples: list[dict[str, str]]  # the first rows as they stand, values cut, to map columns by
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    dataset: Dataset
-    already_there: bool  # the same pairs in the same role had been imported before; that data set is returned
-    notes: list[str]  # sentences for the user
-
-
-class Catalogue(Protocol):
-    """What ingest needs of the store."""
-
-    def add_dataset(self, dataset: Dataset) -> None: ...
-    def datasets(self) -> list[Dataset]: ...
 
 
 @runtime_checkable
@@ -124,6 +115,8 @@ def inspect(path: str | Path, *, mapping: Mapping | None = None, role: Role = "s
         has_labels=mapping is not None and mapping.has_labels,
         preview=previews,
         problems=found[:FIRST_PROBLEMS],
+        kinds=pairs.kinds_of(found),
+        n_rows=len(beginning),
         examples=[{_shown(name): _shown(value) for name, value in values.items()} for values in objects[:preview]],
     )
 
@@ -135,18 +128,25 @@ def import_source(
     *,
     name: str | None = None,
     mapping: Mapping | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
+    parent: Dataset | None = None,
 ) -> Imported:
     """Read a source to its end and store its pairs.
 
-    name: of the data set; the file's without suffix when None. progress(done, size) is called now and then, in bytes of
-    text files or rows of tables (size 0: unknown). Raises SerError, and leaves nothing behind, when the source cannot
-    be read, has no usable row, or has no labels although the role needs them; Forbidden.
+    name: of the data set; the file's without suffix when None. progress(done, size, rows) is called now and then; done and
+    size are bytes of text files or rows of tables (size 0: unknown). parent: the set of the same role that this is a newer
+    version of. Raises SerError, and leaves nothing behind, when the source cannot be read, has no usable row, or has no
+    labels although the role needs them; Forbidden.
     """
     if isinstance(store, Guarded):
         store.require("import")
     if role not in ROLES:
         raise SerError(f"There is no role {role!r}. Choose one of {', '.join(ROLES)}.")
+    if parent is not None and parent.role != role:
+        raise SerError(
+            f"{parent.name!r} is a {parent.role} set, so a {role} set cannot be a newer version of it. "
+            "Import it in the same role, or as a set of its own."
+        )
     source = open_source(path)
     rows = source.rows()
     beginning = list(islice(rows, LOOKED_AT))
@@ -174,31 +174,11 @@ def import_source(
         beginning, rows = [], source.rows(mapping.columns())
     with PairWriter(role) as writer:
         _read_all(source, beginning, rows, mapping, writer, progress)
-        dataset = writer.finish(_stem(name or source.name), _lineage(source, mapping, role))
-        if not dataset.n_pairs:
+        lineage = _lineage(source, mapping, role) | descent(parent)
+        if not writer.finish(stem(name or source.name), lineage).n_pairs:
             _refuse_all(source, writer.first_problem)
-        known = list(store.datasets())
-        there = next((old for old in known if old.id == dataset.id), None)
-        if there is not None:
-            if not _has_files(there.id):
-                writer.rename(there.name)
-                writer.publish()
-            notes.insert(
-                0, f"The same pairs are stored already, in the same role, as {there.name!r}; nothing was added."
-            )
-            return Imported(there, True, notes)
-        if (free := _free_name(dataset.name, {old.name for old in known})) != dataset.name:
-            notes.append(f"The name {dataset.name!r} was taken, so this data set is called {free!r}.")
-            dataset = writer.rename(free)
-        writer.publish()
-    try:
-        store.add_dataset(dataset)
-    except BaseException:
-        if not any(old.id == dataset.id for old in store.datasets()):  # another import of the same may have won
-            pairs.delete(dataset.id)
-        raise
-    notes += _said_of(dataset) + _overlaps(dataset, known)
-    return Imported(dataset, False, notes)
+        found = keep(store, writer)
+    return replace(found, notes=[*found.notes, *notes] if found.already_there else [*notes, *found.notes])
 
 
 def _read_all(
@@ -207,7 +187,7 @@ def _read_all(
     rest: Iterator[Item],
     mapping: Mapping,
     writer: PairWriter,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int, int], None] | None,
 ) -> None:
     labelled = writer.role != "pool"
     several = len(source.files) > 1
@@ -234,9 +214,9 @@ def _read_all(
             )
         n += 1
         if progress and n % PROGRESS_ROWS == 0:
-            progress(source.done, source.size)
+            progress(source.done, source.size, n)
     if progress:
-        progress(source.done, source.size)
+        progress(source.done, source.size, n)
 
 
 def _pair_or_problem(
@@ -305,61 +285,6 @@ def _lineage(source: Source, mapping: Mapping, role: Role) -> dict[str, Any]:
         "format": source.format,
         "mapping": asdict(mapping),
     }
-
-
-def _stem(name: str) -> str:
-    """hh.jsonl.gz -> hh; the name given by the user, or that of a hub set, has no such suffix."""
-    name = (
-        "".join(c for c in name.encode("utf-8", "replace").decode() if c.isprintable())[:LONGEST_NAME].strip()
-        or "pairs"
-    )
-    path = Path(name)
-    while path.suffix.lower() in (".gz", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow"):
-        path = Path(path.stem)
-    return str(path).strip() or name
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    free, n = name, 1
-    while free in taken:
-        n += 1
-        free = f"{name} ({n})"
-    return free
-
-
-def _has_files(dataset_id: str) -> bool:
-    try:
-        PairSet.open(dataset_id)
-    except NotFound:
-        return False
-    return True
-
-
-def _said_of(dataset: Dataset) -> list[str]:
-    notes = []
-    if dataset.n_problems:
-        rows = "1 row was" if dataset.n_problems == 1 else f"{dataset.n_problems:,} rows were"
-        notes.append(f"{rows} left out; the problem list says which and why.")
-    if dataset.n_ties:
-        notes.append(f"{dataset.n_ties:,} of {dataset.n_pairs:,} pairs are ties.")
-    return notes
-
-
-def _overlaps(dataset: Dataset, known: Sequence[Dataset]) -> list[str]:
-    """A sentence for each stored set that shares pairs or groups with this one."""
-    new, notes = PairSet.open(dataset.id), []
-    for old in known:
-        try:
-            shared = pairs.overlap(new, PairSet.open(old.id))
-        except NotFound:
-            continue
-        same, group = len(shared.same_content), len(shared.same_group)
-        if same or group:
-            notes.append(
-                f"{same:,} of {dataset.n_pairs:,} pairs are also in {old.name!r} ({old.role}), "
-                f"and {group:,} belong to a prompt or group that is there as well."
-            )
-    return notes
 
 
 def _shown(value: Any) -> str:

@@ -35,6 +35,7 @@ ACCEPTED = "CSV, TSV, JSON and JSON lines (each also with .gz), Parquet, Arrow, 
 RECORD_BYTES = 64 << 20  # one JSON record; a longer one is not text that people compared
 CHUNK = 1 << 20
 CSV_FIELD_CHARS = 8 << 20  # an unclosed quotation mark swallows no more than this
+TOLD_ROWS = 100  # rows between two looks at how far a file has been read
 TABLE_ROWS = 1024  # rows of a Parquet or Arrow file turned into Python objects at a time
 TABLES = (".parquet", ".arrow")
 NOT_DATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
@@ -107,8 +108,9 @@ class Source:
                 rows = _json_list(path, text)
             else:
                 rows = _json_lines(path, text, kind)
-            for row in rows:
-                self.done = before + file.tell()
+            for n, row in enumerate(rows):
+                if n % TOLD_ROWS == 0:
+                    self.done = before + file.tell()
                 yield row
         self.done = before + path.stat().st_size
 

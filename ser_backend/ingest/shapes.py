@@ -151,7 +151,10 @@ def extract(values: dict[str, Any], mapping: Mapping, labelled: bool) -> Extract
     names = (mapping.first, mapping.second)
     texts: list[Any] = [values.get(name, _MISSING) for name in names]
     if not labelled:
-        texts.sort(key=_order)
+        if type(texts[0]) is type(texts[1]) is str:
+            texts.sort()
+        else:
+            texts.sort(key=_order)
         names = (f"{mapping.first} or {mapping.second}",) * 2
     for name, value in zip(names, texts, strict=True):
         if message := _trouble(value):

@@ -14,6 +14,7 @@ from ser_backend.pairs.folder import (
     problems,
     smaller_is_a,
 )
+from ser_backend.pairs.kinds import ProblemKind, kinds_of, problem_kinds
 from ser_backend.pairs.writer import RAW_CHARS, PairWriter
 
 __all__ = [
@@ -21,10 +22,13 @@ __all__ = [
     "Overlap",
     "PairSet",
     "PairWriter",
+    "ProblemKind",
     "delete",
     "export_problems",
     "group_key",
+    "kinds_of",
     "overlap",
+    "problem_kinds",
     "problems",
     "smaller_is_a",
 ]

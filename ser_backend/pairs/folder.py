@@ -4,9 +4,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PAIRS = pa.schema(
         ("source", pa.string()),
     ]
 )
+KEPT_OPEN = 6  # sets, of which two runs have as many; one of a million pairs takes 50 MB
 LABELS = pa.schema([("preferred", pa.int8())])  # row i labels pair i: +1 a, -1 b, 0 tie
 
 
@@ -66,7 +67,8 @@ class PairSet:
         """Raises NotFound when there is no such folder or it is damaged."""
         folder = _folder(dataset_id)
         try:
-            return cls(folder)
+            written = (folder / "meta.json").stat()
+            return _opened(cls, folder, written.st_ino, written.st_mtime_ns)
         except (OSError, ValueError, KeyError) as error:
             raise NotFound(
                 f"The files of the data set {dataset_id!r} are damaged ({error}). "
@@ -110,6 +112,10 @@ class PairSet:
 
     def responses(self, rows: Sequence[int] | np.ndarray) -> list[Response]:
         return [Response(**row) for row in take_rows(self._responses, rows)]
+
+    def response_batches(self) -> Iterator[pa.RecordBatch]:
+        """All responses in the order of their rows, columns id, prompt, text, some thousands at a time."""
+        yield from self._responses.to_batches()
 
     def pairs(self, rows: Sequence[int] | np.ndarray) -> list[Pair]:
         """Whole records, in the order asked for; only these rows are read."""
@@ -168,8 +174,14 @@ class PairSet:
     def _sorted_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """The first 64 bits of the pair ids, ascending, and the row of each."""
         keys = short_keys(self.pair_keys)
-        order = np.argsort(keys)
+        order = np.argsort(keys).astype(np.int32)
         return keys[order], order
+
+
+@lru_cache(maxsize=KEPT_OPEN)
+def _opened(cls: type[PairSet], folder: Path, *_written: int) -> PairSet:
+    """What was opened last, with what it has found out: a stored set never changes, and sorting a million ids takes 0.1 s."""
+    return cls(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +204,7 @@ def overlap(pool: PairSet, other: PairSet) -> Overlap:
 def delete(dataset_id: str) -> None:
     """Removes the folder. Raises NotFound when there is none."""
     shutil.rmtree(_folder(dataset_id))
+    _opened.cache_clear()  # open files keep their space on the disk
 
 
 def export_problems(dataset_id: str) -> Path:

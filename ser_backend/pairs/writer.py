@@ -8,6 +8,7 @@ import time
 from array import array
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ser_backend.pairs.folder import (
     smaller_is_a,
     take_rows,
 )
-from ser_backend.records import Dataset, Problem, Role, pair_id, response_id
+from ser_backend.records import Dataset, Problem, Role, pair_id, response_ids
 
 BATCH_PAIRS, BATCH_CHARS = 8192, 16_000_000  # a record batch ends at whichever comes first
 FULL_PROBLEMS, RAW_CHARS = 10_000, 2_000  # problems that keep their raw row, and how much of it
@@ -91,7 +92,7 @@ class PairWriter:
         group "" means: pairs of one prompt are one group, and a pair without a prompt is a group of its own.
         The texts must be encodable as UTF-8 and differ by more than outer white space.
         """
-        first_id, second_id = response_id(prompt, first), response_id(prompt, second)
+        first_id, second_id = response_ids(prompt, first, second)
         pair = pair_id(first_id, second_id)
         if (first_id < second_id) == smaller_is_a(pair):
             record = (pair, first_id, second_id, prompt, first, second, preferred)
@@ -192,28 +193,36 @@ class PairWriter:
             self._repeated(int(place[i]), labels[i], rows[i], prompts[i], texts_a[i], texts_b[i])
         if not new:
             return
-        both = [side[i] for i in new for side in (ids_a, ids_b)]
+        if len(new) < len(pairs):
+            columns = [tuple([column[i] for i in new]) for column in columns]
+            pairs, ids_a, ids_b, prompts, texts_a, texts_b, _, groups, keys, prompt_keys, domains, sources, _ = columns
+        both = list(chain.from_iterable(zip(ids_a, ids_b, strict=True)))
         response_rows, unseen = self._response_index.add(as_integers("".join(both))[:, 0], self._n_responses)
         new_responses = unseen.tolist()
         self._n_responses += len(new_responses)
-        at = [(new[i // 2], texts_b if i % 2 else texts_a) for i in new_responses]
-        stored = [[both[i] for i in new_responses], [prompts[i] for i, _ in at], [texts[i] for i, texts in at]]
+        texts = list(chain.from_iterable(zip(texts_a, texts_b, strict=True)))
+        stored = [
+            [both[i] for i in new_responses],
+            [prompts[i // 2] for i in new_responses],
+            [texts[i] for i in new_responses],
+        ]
         self._responses_out.write_batch(pa.record_batch([pa.array(c, pa.string()) for c in stored], schema=RESPONSES))
-        group_keys = np.array([keys[i] for i in new], dtype=np.uint64)
+        group_keys = np.array(keys, dtype=np.uint64)
         written = [
-            pa.array([pairs[i] for i in new], pa.string()),
+            pa.array(pairs, pa.string()),
             pa.array(response_rows[0::2].astype(np.int32)),
             pa.array(response_rows[1::2].astype(np.int32)),
-            pa.array([groups[i] for i in new], pa.string()),
+            pa.array(groups, pa.string()),
             pa.array(group_keys),
-            pa.array([prompt_keys[i] for i in new], pa.uint64()),
-            pa.array([domains[i] for i in new], pa.string()),
-            pa.array([sources[i] for i in new], pa.string()),
+            pa.array(prompt_keys, pa.uint64()),
+            pa.array(domains, pa.string()),
+            pa.array(sources, pa.string()),
         ]
         self._pairs_out.write_batch(pa.record_batch(written, schema=PAIRS))
         self._ids.append(ids[new_pairs])
         self._group_keys.append(group_keys)
-        self._domain_keys.append(np.array([group_key(domains[i]) if domains[i] else 0 for i in new], dtype=np.uint64))
+        domain_keys = {domain: group_key(domain) if domain else 0 for domain in set(domains)}
+        self._domain_keys.append(np.array([domain_keys[domain] for domain in domains], dtype=np.uint64))
 
     def _repeated(self, pair: int, label: int, row: int, prompt: str, text_a: str, text_b: str) -> None:
         first = self._rows[pair]

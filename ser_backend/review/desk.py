@@ -28,6 +28,7 @@ from ser_backend.calibration import clopper_pearson
 from ser_backend.errors import SerError
 from ser_backend.pairs import PairSet
 from ser_backend.records import PRIVATE, Asked, Interval, Lease, Queue, Review
+from ser_backend.review import order
 from ser_backend.review.answers import Answers, of_pair
 from ser_backend.review.tally import Tally
 from ser_backend.review.votes import Presentation
@@ -59,6 +60,8 @@ WHY = {
 QUEUE_OF: Mapping[str, Queue] = {  # source -> the queue an answer is filed under; "learn" for others
     name: name for name in ("audit", "sample", "seed", "gold", "repeat", "adjudicate")
 }
+ARRAYS = ("reward_a", "reward_b", "human", "kept_round", "preferred", "corrected", "queue_seed")
+ARRAYS += tuple(f"queue_{name}" for name in MIX)  # which of these lists there are depends on the method
 OF_THE_SEED = ("seed", "gold")  # sources whose pairs are the seed's
 LEASE_S = 900.0
 RENEW_S = 120.0  # a lease is renewed when it is older
@@ -104,14 +107,14 @@ class Desk:
         self.pool, self.seed = PairSet.open(self.run.pool), PairSet.open(self.run.seed)
         self.seed_said = self.seed.preferred()
         self.answers = Answers(store, run_id)
-        arrays = folder.round_arrays(self.round)  # all: which lists of pairs there are depends on the method
+        arrays = folder.force_arrays(self.round, *ARRAYS)
         self.margin = arrays["reward_a"] - arrays["reward_b"]
         self.used = arrays["human"]
         self.details = list(folder.rounds())[-1].details
         self.model = (
             f"{'control of ' if self.details.get('model_is_control') else ''}round {self.details['model_round']}"
         )
-        self.kept_in, self.self_label = arrays["kept_round"][0].copy(), arrays["preferred"][0].copy()
+        self.kept_in, self.self_label = arrays["kept_round"].copy(), arrays["preferred"].copy()
         # An audited pair has a human label since; it stays in the population its answer speaks about, as long as labels of
         # the round that kept it are in force. A pair answered in the other queue is no self-label any more.
         in_use = set(np.unique(self.kept_in[self.kept_in > 0]).tolist())
@@ -123,13 +126,14 @@ class Desk:
                 self.kept_in[row], self.self_label[row] = review.round, 1 if review.self_label == "a" else -1
         is_open = self.is_open = folder.arrays("data", "pool_open")["pool_open"]
         learn = np.flatnonzero(is_open & (self.kept_in == 0))
+        shuffled = order.of_pool(folder, self.pool, run_id)
         self._order: dict[str, np.ndarray] = {
             "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
-            "audit": _hash_order(np.flatnonzero(self.kept_in > 0), self.pool.pair_keys, run_id),
+            "audit": shuffled[self.kept_in[shuffled] > 0],
         }
         if "queue_informative" in arrays:
             # The audits' order, so that answers to the sample about kept pairs are the beginning of that queue as well.
-            self._order["sample"] = _hash_order(np.flatnonzero(is_open), self.pool.pair_keys, run_id)
+            self._order["sample"] = shuffled[is_open[shuffled]]
         for name in MIX:
             if f"queue_{name}" in arrays:
                 rows = arrays[f"queue_{name}"]
@@ -139,9 +143,9 @@ class Desk:
         self._gold = np.setdiff1d(np.flatnonzero(self.seed_said), doubtful)  # a label that may be wrong is no gold
         self.corrected = arrays.get("corrected")
         self._place: dict[str, np.ndarray] = {}  # row of its set -> place in the queue's order, -1 where not in it
-        for name, order in self._order.items():
-            self._place[name] = np.full(self._set(name).n_pairs, -1, np.int64)
-            self._place[name][order] = np.arange(len(order))
+        for name, rows in self._order.items():
+            self._place[name] = np.full(self._set(name).n_pairs, -1, np.int32)
+            self._place[name][rows] = np.arange(len(rows))
         self.tally = Tally(self.answers, self.pool, self.seed, self._place)
         self._precise: tuple[Mapping[int, Review], list[int], Precision] | None = None  # what it was found from, and it
 
@@ -279,8 +283,8 @@ class Desk:
                 continue
             if kind == "gold" and len(self._gold):
                 keys = self.seed.pair_keys
-                order = _hash_order(self._gold, keys, f"{self.run.id}/{annotator}")
-                fresh = (row for row in order.tolist() if keys[row].decode() not in had)
+                gold = order.by_hash(self._gold, keys, f"{self.run.id}/{annotator}")
+                fresh = (row for row in gold.tolist() if keys[row].decode() not in had)
                 for row in islice(fresh, 1):
                     yield self._lease(row, None, annotator, "gold", "mixed")
             elif kind == "repeat":
@@ -401,9 +405,3 @@ def _each(rows: np.ndarray, block: int = 1_024) -> Iterator[int]:
 def _first_gap(places: Collection[int]) -> int:
     """The smallest of 0, 1, 2, ... that is not among the places."""
     return next(place for place in range(len(places) + 1) if place not in places)
-
-
-def _hash_order(rows: np.ndarray, keys: np.ndarray, run_id: str) -> np.ndarray:
-    """Rows in an order that depends on nothing but the pair ids and the run: any beginning of it is a uniform sample."""
-    digests = [hashlib.blake2b(keys[row] + run_id.encode(), digest_size=8).digest() for row in rows]
-    return rows[np.argsort(np.array(digests, dtype="S8"), kind="stable")] if len(rows) else rows

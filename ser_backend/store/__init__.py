@@ -6,6 +6,7 @@ the handle acts for may (Handle.require).
 """
 
 from ser_backend.store.datasets import Datasets
+from ser_backend.store.glance import Glances
 from ser_backend.store.guidelines import Agreements
 from ser_backend.store.handle import DatabaseTrouble
 from ser_backend.store.jobs import Jobs
@@ -18,5 +19,5 @@ from ser_backend.store.users import Users
 __all__ = ["DatabaseTrouble", "Store", "in_force", "metadata"]
 
 
-class Store(Datasets, Runs, Jobs, Reviews, Agreements, Users, Settings):
+class Store(Datasets, Runs, Jobs, Reviews, Agreements, Users, Settings, Glances):
     """Handle on the database, a part for each noun; safe to share between threads."""

@@ -79,6 +79,7 @@ class Reviews(Handle):
         """
         self.require("adjudicate" if any(lease.queue == "adjudicate" for lease in wanted) else "review", annotator)
         taken: list[Lease] = []
+        mine: set[str] = set()  # pairs of theirs: a queue further down may want one again
         with self.engine.begin() as tx:
             lock_run(tx, run_id)
             tx.execute(leases.delete().where(leases.c.run == run_id, leases.c.expires_at <= time.time()))
@@ -87,11 +88,13 @@ class Reviews(Handle):
                 pairs = {lease.pair for lease in block}
                 standing, reserved = _standing(tx, run_id, pairs), _reserved(tx, run_id, pairs)
                 for lease in block:
-                    if len(taken) < at_most and _is_free(
-                        standing[lease.pair], reserved[lease.pair], lease, annotator, overlap
+                    if (
+                        len(taken) < at_most
+                        and lease.pair not in mine
+                        and _is_free(standing[lease.pair], reserved[lease.pair], lease, annotator, overlap)
                     ):
                         taken.append(replace(lease, run=run_id, annotator=annotator))
-                        reserved[lease.pair].append(taken[-1])
+                        mine.add(lease.pair)
                 if len(taken) >= at_most:
                     break
             if taken:

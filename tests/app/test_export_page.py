@@ -1,11 +1,12 @@
 from dataclasses import replace
 
 import pytest
-from fabricate import KEPT, a_round, texts, write_rounds
+from fabricate import KEPT, a_round, end, texts, write_rounds
 
 from ser_backend import export, jobs
 from ser_backend.config import RunConfig
 from ser_backend.errors import SerError
+from ser_backend.records import Status
 from ser_backend.run_folder import RunFolder
 
 
@@ -24,12 +25,29 @@ def test_a_finished_run_offers_labels_model_and_card(open_page, store, finished)
     assert export.summary(store, finished.id) == {"human": 30, "review": 0, "self": KEPT, "ties": 0, "held_out": 0}
     assert f"{30 + KEPT} preferences in all" in texts(page)
     offered = {found.proto.label for found in page.get("download_button")}
-    assert offered == {"Download everything", "JSONL", "Parquet", "Reward model folder"}
+    assert offered == {"Download everything", "JSONL", "Parquet", "Reward model folder", "Report (HTML)"}
     assert f'# Reward model of the run "my run" ({finished.id})' in texts(page)
 
 
 def test_the_page_warns_of_what_the_run_did_not_show(open_page, finished):
     assert "No clear effect" in texts(open_page("export"))
+
+
+def test_of_many_runs_the_one_chosen_is_offered_and_texts_only_when_asked_for(open_page, store, sets, finished):
+    other = end(store, sets, Status.SUCCEEDED, [a_round(0), a_round(1), a_round(2)])
+    page = open_page("export")
+    for run in (finished, other):
+        page.selectbox[0].set_value(run.id).run()
+        assert not page.exception
+        assert f'# Reward model of the run "my run" ({run.id})' in texts(page)
+    assert not page.toggle(key="report-texts").value
+
+
+def test_the_page_makes_no_report_before_it_is_asked_for(open_page, finished, monkeypatch):
+    import html_report
+
+    monkeypatch.setattr(html_report, "made", lambda *_: pytest.fail("made while the page was drawn"))
+    assert "Report (HTML)" in {found.proto.label for found in open_page("export").get("download_button")}
 
 
 def test_seed_pairs_held_out_are_not_called_ties(open_page, store, sets):
@@ -62,7 +80,7 @@ def test_a_fine_tuned_run_is_offered_as_a_plain_model(open_page, store, sets, fi
         RunFolder.of(run.id).write_json("models/000-student/adapter_config", {})
     page = open_page("export")
     assert "loads with plain transformers" in texts(page)
-    assert [found.label for found in page.toggle] == switch
+    assert [found.label for found in page.toggle if found.key != "report-texts"] == switch
     assert "AutoModelForSequenceClassification" in texts(page)
     if switch:
         page.toggle[0].set_value(False).run()

@@ -1,7 +1,7 @@
 import pytest
-from fabricate import a_round, end, texts
+from fabricate import a_round, end, rows, texts, write_jsonl
 
-from ser_backend import config, forecast, jobs, machine
+from ser_backend import config, config_file, forecast, ingest, jobs, machine
 from ser_backend.forecast import Measured, Note, Work
 from ser_backend.machine import GIB, Gpu, Machine
 from ser_backend.records import Status
@@ -176,3 +176,103 @@ def test_what_runs_found_of_a_seeds_labels_is_told_before_the_next(open_page, st
     said = texts(open_page("train"))
     assert "The next 100 bring +0.6 points." in said
     assert "2 look wrong." in said
+
+
+# ---- begin with a run or a file
+
+
+def begin_with(page, way):
+    return page.segmented_control(key="begin-with").set_value(way).run()
+
+
+def saved(page):
+    (button,) = [b for b in page.get("download_button") if b.label == "Save these settings"]
+    return button
+
+
+def given(page, content, name="my.toml"):
+    page = begin_with(page, "A file")
+    return page.file_uploader(key="begin-file").set_value((name, content.encode(), "application/toml")).run()
+
+
+def test_a_run_to_begin_with_brings_its_settings_and_data_and_what_is_changed_is_told(open_page, store, sets, tmp_path):
+    found = end(store, sets, Status.SUCCEEDED, [a_round(0)], tau_delta=0.4, components=64)
+    other = ingest.import_source(store, write_jsonl(tmp_path / "p2.jsonl", rows(30, "other")), "pool").dataset
+    page = begin_with(open_page("train"), "A run")
+    assert not page.exception
+    assert "Nothing is changed: this would repeat run my run." in texts(page)
+    assert not any(box.key == "preset" for box in page.selectbox)
+    scope = f"run-{found.id}"
+    assert page.number_input(key=f"setting-{scope}-components").value == 64
+    assert page.selectbox(key=f"pick-pool-{scope}").value == sets["pool"].id  # not the newest
+    page.number_input(key=f"setting-{scope}-tau_delta").set_value(0.45)
+    page = page.selectbox(key=f"pick-pool-{scope}").set_value(other.id).run()
+    assert "- tau_delta: 0.4 -> 0.45\n- pool set: pool -> p2" in texts(page)
+    assert "One change at a time tells most" in texts(page)
+    next(b for b in page.button if b.label == "Start training").click().run()
+    started = store.runs()[0]
+    assert started.pool == other.id
+    assert started.config == found.config | {"tau_delta": 0.45}
+
+
+def test_answers_of_the_run_to_begin_with_are_told_and_are_no_change(open_page, store, sets):
+    end(store, sets, Status.SUCCEEDED, [a_round(0, details=a_round(0).details | {"n_reviews": 12})])
+    said = texts(begin_with(open_page("train"), "A run"))
+    assert "12 answers given in Review; a new one starts without them" in said
+    assert "Nothing is changed" in said
+
+
+def test_without_a_run_the_form_stays_that_of_a_preset(open_page, sets):
+    page = begin_with(open_page("train"), "A run")
+    assert "There is no run yet." in texts(page)
+    assert page.selectbox(key="preset").value == config.DEFAULT_PRESET
+
+
+def test_a_file_brings_its_settings_and_starts_the_same_run(open_page, store, sets):
+    first = end(store, sets, Status.SUCCEEDED, [a_round(0)], tau_delta=0.1 + 0.2, random_seed=9)
+    page = given(open_page("train"), config_file.of_run(store, first.id))
+    assert not page.exception
+    assert "Nothing is changed: this would repeat my.toml." in texts(page)
+    next(b for b in page.button if b.label == "Start training").click().run()
+    again = store.runs()[0]
+    assert again.id != first.id
+    assert (again.config, again.seed, again.pool, again.heldout) == (
+        first.config,
+        first.seed,
+        first.pool,
+        first.heldout,
+    )
+
+
+def test_a_file_without_a_held_out_set_holds_a_part_of_the_seed_out(open_page, store, sets):
+    text = config_file.write(config.RunConfig(), {"seed": sets["seed"], "pool": sets["pool"]})
+    assert "held out from the seed" in texts(given(open_page("train"), text))
+
+
+def test_a_file_that_is_wrong_gets_a_sentence_and_the_form_stays(open_page, sets):
+    page = given(open_page("train"), "[settings]\nround = 2")
+    assert "my.toml holds the setting 'round', which there is none of. Did you mean 'rounds'?" in texts(page)
+    assert page.selectbox(key="preset").value == config.DEFAULT_PRESET
+    assert not page.exception
+
+
+def test_a_file_for_other_data_says_which_and_lets_one_choose(open_page, store, sets):
+    text = config_file.write(config.RunConfig(), sets).replace(sets["pool"].id, "f" * 32)
+    page = given(open_page("train"), text)
+    said = texts(page)
+    assert "has other content" in said
+    assert "- pool set: pool (not here) -> pool" in said
+    assert any(b.label == "Start training" for b in page.button)
+
+
+def test_the_settings_are_saved_as_they_stand(open_page, store, sets, monkeypatch):
+    kept = []
+    real = config_file.write
+    monkeypatch.setattr(config_file, "write", lambda *given: kept.append(real(*given)) or kept[-1])
+    page = open_page("train")
+    page.number_input(key=f"setting-{config.DEFAULT_PRESET}-rounds").set_value(2)
+    page = page.run()
+    assert saved(page)
+    read = config_file.read(kept[-1])
+    assert read.config == config.from_preset(config.DEFAULT_PRESET, "laptop").changed({"rounds": 2})
+    assert {role: named.content for role, named in read.data.items()} == {role: s.id for role, s in sets.items()}

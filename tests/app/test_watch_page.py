@@ -1,13 +1,39 @@
-import pytest
-from fabricate import KEPT, N_POOL, a_round, certified, end, texts, write_rounds
+import json
 
-from ser_backend import alarms, jobs, review
+import numpy as np
+import pytest
+from fabricate import APP, KEPT, N_POOL, a_round, certified, end, texts, write_rounds
+from streamlit.testing.v1 import AppTest
+
+from ser_backend import alarms, jobs, labels_table, notify, review
 from ser_backend.checks import as_dicts, check
 from ser_backend.config import RunConfig
-from ser_backend.records import Status
+from ser_backend.pairs import PairSet
+from ser_backend.records import Interval, Status, User
 from ser_backend.report import NOTHING_SHARED
+from ser_backend.resources import Meter
 from ser_backend.review import Desk, vote
 from ser_backend.run_folder import RunFolder
+
+FIGURES = "Every round in figures"
+ADDRESS = ["Call this address", "Try it", "Call nobody"]
+
+
+@pytest.fixture
+def open_tab(store):
+    """The page with one of its tabs open, as a browser would ask for it. Of the newest run."""
+
+    def opened(tab, **also):
+        page = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+        has_rounds = bool(RunFolder.of(store.runs()[0].id).finished())
+        page.session_state[f"behind-{has_rounds}"] = tab
+        for key, value in also.items():
+            page.session_state[key] = value
+        page = page.switch_page("views/watch.py").run()
+        assert not page.exception
+        return page
+
+    return opened
 
 
 def labels(page):
@@ -26,8 +52,8 @@ def test_a_finished_run_is_drawn_and_put_into_words(open_page, finished):
     assert f"Accuracy now: {a_round(1).heldout}" in said
     assert "No clear effect" in said  # the interval of the difference includes 0
     assert "A note on the data." in said
-    assert len(page.get("plotly_chart")) == 5
-    assert labels(page) == ["Review pairs", "Retrain", "Export"]
+    assert len(page.get("plotly_chart")) == 6
+    assert labels(page) == ["Review pairs", "Retrain", "Export", *ADDRESS]
 
 
 def test_self_labels_that_hurt_are_called_so(open_page, store, sets):
@@ -39,7 +65,7 @@ def test_a_failed_run_shows_its_sentence_and_can_be_resumed(open_page, store, fa
     page = open_page("watch")
     assert failed.error in texts(page)
     assert not page.get("plotly_chart")
-    assert labels(page) == ["Resume"]
+    assert labels(page) == ["Resume", *ADDRESS]
     page = page.button[0].click().run()
     assert store.run(failed.id).status == Status.QUEUED
     assert "Number 1 in the queue" in texts(page)
@@ -122,7 +148,7 @@ def columns(page):
     return list(next(found.value for found in page.dataframe).columns)
 
 
-def test_a_calibrated_run_shows_its_own_pictures_and_what_it_claims(open_page, calibrated):
+def test_a_calibrated_run_shows_its_own_pictures_and_what_it_claims(open_page, open_tab, calibrated):
     calibrated(certified(), certified(flips=0.012, temperature=1.4))
     page = open_page("watch")
     said = texts(page)
@@ -131,15 +157,15 @@ def test_a_calibrated_run_shows_its_own_pictures_and_what_it_claims(open_page, c
     assert "Of the labels kept in this round and before, 1.2 % turned round." in said
     assert "judged on 200 of people's labels" in said
     assert "looked at" not in said
-    assert len(page.get("plotly_chart")) == 6
+    assert len(page.get("plotly_chart")) == 7
     for title in ("Calibration error 3.1 %", "How sure the teacher is", "How right the kept labels are"):
         assert title in titles(page)
     assert "What the model thinks of the two responses" not in titles(page)
-    assert {"certified", "flips"} < set(columns(page))
+    assert {"certified", "flips"} < set(columns(open_tab(FIGURES)))
 
 
-def test_a_column_that_no_round_knows_is_left_out(open_page, finished):
-    assert not {"certified", "flips"} & set(columns(open_page("watch")))
+def test_a_column_that_no_round_knows_is_left_out(open_tab, finished):
+    assert not {"certified", "flips"} & set(columns(open_tab(FIGURES)))
 
 
 def test_a_calibrated_round_that_kept_nothing_says_why(open_page, calibrated):
@@ -188,3 +214,198 @@ def test_what_another_rule_kept_is_told_in_its_own_words(open_page, store, sets)
     end(store, sets, Status.SUCCEEDED, [a_round(0), naive], method="naive")
     said = texts(open_page("watch"))
     assert f"kept {KEPT}: every pair in which the model prefers one response." in said
+
+
+# ---- what stands behind the answer
+
+
+def frames(page):
+    return [found.value for found in page.dataframe]
+
+
+def real_arrays(run, index, **more):
+    """Adds to a fabricated round what only newer versions leave."""
+    folder = RunFolder.of(run.id)
+    facts = list(folder.rounds())[index]
+    folder.write_round(facts, folder.round_arrays(index) | more, folder.picture(index))
+
+
+def test_rules_that_read_no_word_stand_beside_the_accuracy(open_page, finished):
+    said = texts(open_page("watch"))
+    # in the sets of these tests the preferred response is always the shorter of the two
+    assert "preferring the shorter response: 100.0 % (72.2 to 100.0)" in said
+    assert "the majority:" in said
+
+
+def test_the_table_shows_what_a_round_kept_and_what_it_left(open_tab, finished):
+    page = open_tab("What it kept")
+    assert f"{KEPT} pairs." in texts(page)
+    (table,) = frames(page)
+    assert len(table) == KEPT
+    assert set(table["status"]) == {"kept"}
+    assert list(table["sure"]) == sorted(table["sure"], reverse=True)
+    assert all(prompt.startswith("pool question") for prompt in table["prompt"])
+    page = open_tab("What it kept", **{f"statuses-{finished.id}-1": ["left"]})
+    (table,) = frames(page)
+    assert set(table["status"]) == {"left"}
+    assert len(table) == N_POOL - KEPT
+    assert "Select a row" in texts(page)
+
+
+def test_the_table_says_when_nothing_passes(open_tab, finished):
+    page = open_tab("What it kept", **{f"flipped-{finished.id}": True, f"statuses-{finished.id}-1": ["kept"]})
+    assert "No pair of this round passes these filters." in texts(page)
+
+
+def test_the_seed_model_labels_nothing_yet(open_tab, store, sets):
+    end(store, sets, Status.SUCCEEDED, [a_round(0)])
+    (table,) = frames(open_tab("What it kept"))
+    assert set(table["status"]) == {"left"}
+    assert "The first self-labelling round is not finished yet." in texts(open_tab("How it chose"))
+
+
+def test_a_pair_in_full_is_inert_and_tells_its_history(open_tab, store, finished, monkeypatch):
+    desk = Desk(store, finished.id)
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
+    shown = desk.next("an<b>na", "audit")
+    vote(store, shown, "left")
+    (row,) = desk.pool.rows_of([shown.pair.id])
+    labels = labels_table.of_round(store, finished.id, 1)
+    checks = labels_table.checked(store.reviews(finished.id), desk.pool)
+    order = labels_table.rows_of(labels, labels_table.Filter(statuses=("kept",)), "surest", checks)
+    wanted = hash((labels_table.Filter(statuses=("kept",)), "surest"))
+    place = order.tolist().index(row)
+    key = f"labels-{finished.id}-1-0-{wanted}"
+    page = open_tab("What it kept", **{key: {"selection": {"rows": [place], "columns": [], "cells": []}}})
+    bodies = "".join(getattr(e.proto, "body", "") for e in page.get("html"))
+    assert "&lt;b&gt;Bad&lt;/b&gt; $" in bodies
+    said = texts(page)
+    assert "an<b>na, " in said.replace("**", "")
+    assert "the self-label of round 1" in said
+    history = frames(page)[1]
+    assert list(history["round"]) == [0, 1]
+    assert list(history["status"]) == ["left", "kept"]
+
+
+def test_the_table_can_be_taken_home_by_those_who_may(open_tab, finished):
+    buttons = [found.proto.label for found in open_tab("What it kept").get("download_button")]
+    assert buttons == [f"Download {KEPT} rows as CSV"]
+
+
+def test_where_the_model_is_wrong_is_shown_by_part(open_tab, store, sets):
+    run = end(store, sets, Status.SUCCEEDED, [a_round(0), a_round(1)])
+    page = open_tab("Where it is wrong")
+    assert "This round left no margins of the held-out pairs" in texts(page)
+    margin = np.where(PairSet.open(sets["heldout"].id).preferred() > 0, 1.0, -1.0).astype(np.float32)
+    margin[:4] *= -2
+    real_arrays(run, 1, heldout_margin=margin, heldout_margin_control=margin)
+    page = open_tab("Where it is wrong")
+    said = texts(page)
+    assert f"Model of round 1: {Interval(0.6, 0.3126738, 0.8318197, 10)}" in said
+    assert "Brier score" in said
+    assert "By how sure the model is" in titles(page)
+    table = frames(page)[0]
+    assert set(table["by"]) == {"|margin|", "better response"}
+
+
+def test_calibration_offset_and_scale_stand_by_round(open_tab, calibrated):
+    calibrated(certified(reward_mean=0.25, reward_spread=1.5))
+    facts = frames(open_tab(FIGURES))[1]
+    assert facts["calibration error"].iloc[1] == "9.0 % → 3.1 % (n = 200)"
+    assert facts["Brier score"].iloc[1] == "0.200 → 0.200 (n = 200)"
+    assert (facts["reward offset"].iloc[1], facts["reward scale"].iloc[1]) == ("+0.25", "1.50")
+    assert facts["temperature"].iloc[1] == "1.60"
+
+
+def test_random_checks_stand_by_group(open_tab, store, calibrated, monkeypatch):
+    monkeypatch.setattr(review.votes, "FASTEST_S", 0.0)
+    run = calibrated(certified())
+    for _ in range(4):
+        shown = Desk(store, run.id).next("anna", "audit")
+        vote(store, shown, "left" if shown.self_label == shown.left_is else "right")
+    groups = frames(open_tab(FIGURES))[2]
+    by = dict(zip(groups["labels"], groups["right"], strict=True))
+    assert by["all"].startswith("100.0 %")
+    assert by["all"].endswith("n = 4)")
+    n = [int(words.rsplit("= ", 1)[1][:-1]) for name, words in by.items() if name.startswith("prefers")]
+    assert sum(n) == 4
+
+
+def test_the_funnel_shows_the_steps_that_a_round_wrote_down(open_page, calibrated):
+    calibrated(certified(funnel={"confident": 30, "certified": 20, "audited": 15}))
+    page = open_page("watch")
+    funnel = next(found.proto.spec for found in page.get("plotly_chart") if "From the pool" in found.proto.spec)
+    for step in ("pool", "open", "confident", "certified", "audited", "kept"):
+        assert f'"{step}"' in funnel
+    assert "none is checked by a person yet" in texts(page)
+
+
+def test_resources_tell_what_a_run_took(open_tab, finished):
+    assert "This run left no figures" in texts(open_tab("Resources"))
+    meter = Meter(RunFolder.of(finished.id).path)
+    meter.look()
+    page = open_tab("Resources")
+    assert "At most" in texts(page)
+    assert "GPU memory" not in texts(page)
+    assert "Processor cores busy" in titles(page)
+
+
+def test_a_failed_run_has_its_log(open_tab, store, failed):
+    RunFolder.of(failed.id).path.mkdir(parents=True, exist_ok=True)
+    RunFolder.of(failed.id).log().write_text("12:00:00 job_started\n")
+    assert "job_started" in texts(open_tab("Log"))
+
+
+def test_an_owner_sets_and_ends_the_address_to_call(open_page, store, finished):
+    page = open_page("watch")
+    assert "Nobody is called yet." in texts(page)
+    page.text_input[0].set_value("ftp://example.org")
+    page = next(b for b in page.button if b.label == ADDRESS[0]).click().run()
+    assert "begins with neither" in texts(page)
+    page.text_input[0].set_value("https://hooks.example.org/secret")
+    page = next(b for b in page.button if b.label == ADDRESS[0]).click().run()
+    assert store.setting(notify.SETTING) == "https://hooks.example.org/secret"
+    said = texts(open_page("watch"))
+    assert "**hooks.example.org** is called." in said
+    assert "secret" not in said
+    page = open_page("watch")
+    next(b for b in page.button if b.label == ADDRESS[2]).click().run()
+    assert store.setting(notify.SETTING) == ""
+
+
+def test_an_engineer_is_not_asked_whom_to_call(open_page, store, finished, monkeypatch):
+    import who
+
+    store.add_user(User("Ada", "owner", "", True, ""), "a long password")
+    store.add_user(User("Eve", "engineer", "", True, ""), "a long password")
+    _, token = store.sign_in("Eve", "a long password")
+    monkeypatch.setattr(who, "cookie", lambda: token)
+    page = open_page("watch")
+    assert f"Accuracy now: {a_round(1).heldout}" in texts(page)
+    assert not any(label in labels(page) for label in ADDRESS)
+
+
+def test_the_browser_is_told_when_a_run_ends(open_page, store, sets):
+    run = jobs.submit(store, RunConfig(), sets["seed"].id, sets["pool"].id, None, "r", False)
+    store.claim_job("cpu")
+    page = open_page("watch")
+    assert told_browser(page) == {"run": run.id, "active": True, "title": "", "body": ""}
+    write_rounds(store, run, [a_round(0), a_round(1)])
+    store.finish_job(store.jobs(run=run.id)[-1].id, Status.SUCCEEDED)
+    said = told_browser(open_page("watch"))
+    assert (said["active"], said["title"]) == (False, "r has finished")
+    assert said["body"] == f"Accuracy now: {a_round(1).heldout}. {KEPT} random checks of its self-labels to be done."
+
+
+def told_browser(page):
+    protos = [found.proto for found in page.get("bidi_component")]
+    found = [json.loads(proto.json) for proto in protos if proto.component_name == "ser_told"]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_many_rounds_are_one_page(open_page, store, sets):
+    end(store, sets, Status.SUCCEEDED, [a_round(i) for i in range(20)])
+    page = open_page("watch")
+    assert "Round 19" in texts(page)
+    assert len(page.get("plotly_chart")) == 6

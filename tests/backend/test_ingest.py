@@ -632,7 +632,7 @@ def test_progress(store, tmp_path, monkeypatch):
     monkeypatch.setattr("ser_backend.ingest.PROGRESS_ROWS", 10)
     calls = []
     rows = [{**ROW, "prompt": f"p{i}"} for i in range(35)]
-    import_rows(store, tmp_path, rows, progress=lambda done, size: calls.append((done, size)))
+    import_rows(store, tmp_path, rows, progress=lambda done, size, rows: calls.append((done, size)))
     size = (tmp_path / "source.jsonl").stat().st_size
     assert len(calls) == 4
     assert calls[-1] == (size, size)

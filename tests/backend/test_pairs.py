@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ser_backend import home, pairs
 from ser_backend.errors import NotFound, SerError
 from ser_backend.pairs import PairSet, PairWriter, writer
-from ser_backend.records import pair_id, response_id
+from ser_backend.records import pair_id, response_id, response_ids
 
 ROWS = [  # prompt, first, second, preferred (+1 first), group, domain
     ("p1", "good", "bad", 1, "", "d1"),
@@ -248,3 +248,22 @@ def test_first_seen_index():
         rows, positions = index.add(keys, len(seen) - len(new))
         assert rows.tolist() == [seen[key] for key in keys.tolist()]
         assert positions.tolist() == new
+
+
+@pytest.mark.parametrize("prompt", ["", " p ", "ünï\u2028", "p" * 1000])
+def test_two_responses_of_a_prompt_have_the_ids_they_have_alone(prompt: str) -> None:
+    texts = " one\n", "zwei \ud83d"
+    assert response_ids(prompt, *texts) == tuple(response_id(prompt, text) for text in texts)
+    kept = "f666c9a475803f001bd001233a4d4a47"  # ids are kept in stores: they may never change
+    assert response_id("why", "because") == kept
+
+
+def test_a_set_that_is_open_is_opened_once_and_not_after_it_was_removed(ser_home) -> None:
+    first = stored()
+    assert PairSet.open(first.id) is PairSet.open(first.id)
+    pairs.delete(first.id)
+    with pytest.raises(NotFound):
+        PairSet.open(first.id)
+    again = stored(name="another name")
+    assert again.id == first.id
+    assert PairSet.open(again.id).name == "another name"

@@ -1,3 +1,4 @@
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -47,12 +48,34 @@ def test_learn_queue_begins_with_the_least_sure_pair_and_holds_no_self_label(sto
 def test_audit_queue_is_a_uniform_sample_of_the_kept_self_labels(store: Store, run: str) -> None:
     desk = Desk(store, run)
     kept = np.flatnonzero(desk.kept_in)
-    orders = [review.desk._hash_order(kept, desk.pool.pair_keys, f"run {n}") for n in range(600)]
+    orders = [review.order.by_hash(kept, desk.pool.pair_keys, f"run {n}") for n in range(600)]
     first = Counter(int(order[0]) for order in orders)
     assert set(first) <= set(kept.tolist())
     expected = 600 / len(kept)
     chi_square = sum((first[int(row)] - expected) ** 2 / expected for row in kept)
     assert chi_square < len(kept) + 4 * np.sqrt(2 * len(kept))  # mean + 4 standard deviations
+
+
+def test_the_order_of_the_pool_is_that_of_the_hash_and_is_read_from_disk_the_second_time(
+    store: Store, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review.order, "WORTH_KEEPING", 1)
+    monkeypatch.setattr(review.order, "BLOCK", 7)
+    desk = Desk(store, run)
+    keys, some = desk.pool.pair_keys, np.flatnonzero(desk.kept_in)
+    told = {row: hashlib.blake2b(keys[row] + run.encode(), digest_size=8).digest() for row in range(len(keys))}
+    assert desk._order["audit"].tolist() == sorted(some.tolist(), key=told.__getitem__)
+    folder = RunFolder.of(run)
+    assert order_of(folder, desk.pool, run) == sorted(told, key=told.__getitem__)
+    monkeypatch.setattr(review.order, "by_hash", None)
+    assert order_of(folder, desk.pool, run) == sorted(told, key=told.__getitem__)
+    monkeypatch.undo()
+    (folder.path / f"{review.order.NAME}.safetensors").write_bytes(b"cut short")
+    assert order_of(folder, desk.pool, run) == sorted(told, key=told.__getitem__)
+
+
+def order_of(folder: RunFolder, pool: PairSet, run: str) -> list[int]:
+    return review.order.of_pool(folder, pool, run).tolist()
 
 
 def test_precision_counts_audits_only_and_leaves_ties_and_skips_apart(store: Store, run: str) -> None:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from ser_backend.errors import NotFound, SerError, StaleVote
 from ser_backend.records import Dataset, Interval, Lease, Queue, Review, Round, Status
 from ser_backend.store import Store, in_force
+from ser_backend.store.reviews import LOOKED_AT
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -507,3 +508,9 @@ def test_overlap_and_guidelines_of_a_run(store: Store, run: str) -> None:
 def test_an_event_of_no_run_is_refused(store: Store) -> None:
     with pytest.raises(NotFound, match="no run 'x'"):
         store.append_event("x", "job_started")
+
+
+def test_a_pair_on_two_lists_is_handed_out_once(store: Store, run: str) -> None:
+    between = [a_lease(f"p{i}") for i in range(LOOKED_AT)]
+    wanted = [a_lease("p"), *between, a_lease("p", "again")]
+    assert len(store.lease(run, "anna", wanted, len(wanted), 2)) == len(wanted) - 1

@@ -65,7 +65,7 @@ def try_the_sample(page) -> None:
 
 
 def test_from_upload_to_export(server, open_page, tmp_path: Path) -> None:
-    page = open_page()
+    page = open_page("data")
     for role in ("Seed", "Pool", "Held-out"):
         upload(page, role, SAMPLES / f"sample-{role.lower().replace('-', '')}.jsonl")
     run_id = start(page)
@@ -180,7 +180,7 @@ def test_two_tabs_a_reload_and_a_held_key(server, open_page) -> None:
 def test_a_bad_file_gets_a_sentence_and_no_traceback(
     server, open_page, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
-    page = open_page()
+    page = open_page("data")
     path = tmp_path / name
     path.write_bytes(content)
     page.locator('input[type="file"]').set_input_files(path)
@@ -196,7 +196,7 @@ def test_hostile_text_is_shown_as_it_is(server, open_page, tmp_path: Path) -> No
         {"prompt": f"{hostile} {i}", "chosen": f"{hostile} yes {i}", "rejected": f"{hostile} no {i}"} for i in range(12)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page = open_page()
+    page = open_page("data")
     page.locator('input[type="file"]').set_input_files(path)
     page.get_by_role("button", name="Import as seed").wait_for()
     assert rows[0]["prompt"] in page.locator(".ser-text").all_inner_texts()

@@ -87,4 +87,4 @@ def test_everybody_else_gets_a_sentence_and_may_try_another_account(
     provider.claims = {"email": "ada@example.org"}
     page.get_by_role("button", name="Use another account").click()
     through_the_provider(page)
-    page.get_by_role("heading", name="Which pairs do you have?").wait_for()
+    page.get_by_role("heading", name="What needs you?").wait_for()

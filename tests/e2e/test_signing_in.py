@@ -12,7 +12,7 @@ from ser_backend.store import Store
 pytestmark = pytest.mark.e2e
 
 DOOR = "Who are you?"
-DATA, TRAIN, REVIEW = "Which pairs do you have?", "What should the model learn from?", "Which response is better?"
+HOME, TRAIN, REVIEW = "What needs you?", "What should the model learn from?", "Which response is better?"
 WORD = "correct horse"
 
 
@@ -81,7 +81,7 @@ def test_who_signs_in_stays_so_until_they_sign_out(store: Store, server, open_pa
     at(page, "Who may do what?")
     other_tab = page.context.new_page()
     other_tab.goto(server.url)
-    at(other_tab, DATA)
+    at(other_tab, HOME)
     other_browser = open_page("users")
     at(other_browser, DOOR)
 

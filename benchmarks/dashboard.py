@@ -1,0 +1,227 @@
+"""python -m benchmarks.dashboard: is every page fast, and the server small, over a pool of a million pairs?
+
+A data folder made up once (benchmarks/large_home.py), the real server, headless Chromium. A page is ready when Streamlit says
+that its script has ended, its title and all its charts are drawn and, on Review, a pair lies on the desk; the clock is the
+page's own. Three times of each page: the first time since the server started, from the link in the open app, and in a new tab.
+Last, a run under way tells two events a second: what does the open Watch page cost the server?
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks import large_home, real_page
+from benchmarks.large_home import Size
+from ser_backend import home
+from ser_backend.errors import SerError
+
+TITLES = {
+    "home": "What needs you?",
+    "data": "Which pairs do you have?",
+    "train": "What should the model learn from?",
+    "watch": "Is it getting better?",
+    "review": "Which response is better?",
+    "export": "What do you take home?",
+    "compare": "Which run is better?",
+    "playground": "What does the model think?",
+    "agreement": "How well do people agree?",
+    "users": "Who may do what?",
+}  # in the order of the menu
+FOLDED = ("compare", "playground", "agreement", "users")
+GOAL_S, GOAL_MB, GOAL_CORE, GOAL_PAIRS = 1.5, 1_000, 0.10, 20_000
+SETTLE_S = 3.0  # a page that polls is let poll a little before its cost is taken
+READY = """([title, began]) => {
+  const app = document.querySelector("[data-testid=stApp]");
+  const heads = [...document.querySelectorAll("h1")].map((head) => head.textContent);
+  if (app?.dataset.testScriptState !== "notRunning" || !heads.includes(title)) return false;
+  if (document.querySelector("[data-stale=true], [data-testid=stSkeleton]")) return false;
+  const charts = [...document.querySelectorAll("[data-testid=stPlotlyChart]")].filter((chart) => chart.offsetParent);
+  if (charts.some((chart) => !chart.querySelector(".main-svg"))) return false;
+  if (title !== "Which response is better?") return performance.now() - began;
+  const parts = [...document.querySelectorAll("[data-testid=stBidiComponentIsolated]")].map((part) => part.shadowRoot);
+  if (!parts.some((part) => part?.querySelector(".desk:not([data-token=''])"))) return false;
+  return performance.now() - began;
+}"""
+
+
+def measured(told: Mapping[str, Any], times: int, poll_s: float, log: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"first_s": {}, "open_s": {}, "tab_s": {}}
+    run, live = told["large"][-1], told["live"]
+    with ExitStack() as stack:
+        stack.enter_context(_no_supervisor())
+        stack.enter_context(large_home.at_work(live))
+        address, process = stack.enter_context(real_page.server(log))
+        server = psutil.Process(process.pid)
+        context = stack.enter_context(real_page.browser()).new_context(viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(1000 * real_page.PATIENCE_S)
+        page = context.new_page()
+        page.goto(f"{address}/watch?run={run}")
+        found["server_start_s"] = _ready(page, "watch", 0)
+        found["idle_mb"] = memory_mb(server.pid)
+        for view in TITLES:
+            found["first_s"][view] = _followed(page, view, "watch" if view == "home" else "home")
+        _wait_for_dry_runs()
+        opened, tabs = {view: [] for view in TITLES}, {view: [] for view in TITLES}
+        for _ in range(times):
+            for view in TITLES:
+                opened[view].append(_followed(page, view, "watch" if view == "home" else "home"))
+        page.close()
+        for _ in range(times):
+            for view in TITLES:
+                tab = context.new_page()
+                tab.goto(f"{address}/{'' if view == 'home' else view}?run={run}")
+                tabs[view].append(_ready(tab, view, 0))
+                tab.close()
+        for other in told["large"]:  # as a team would: every large run reviewed and watched since the server began
+            for view in ("watch", "review", "agreement", "export"):
+                tab = context.new_page()
+                tab.goto(f"{address}/{view}?run={other}")
+                _ready(tab, view, 0)
+                tab.close()
+        found["memory_mb"] = memory_mb(server.pid)
+        tab = context.new_page()
+        tab.goto(f"{address}/watch?run={live}")
+        _ready(tab, "watch", 0)
+        tab.wait_for_timeout(1000 * SETTLE_S)
+        before, began = _seconds(server), time.monotonic()
+        tab.wait_for_timeout(1000 * poll_s)
+        found["watching"] = {"core": (_seconds(server) - before) / (time.monotonic() - began), "seconds": poll_s}
+        found["memory_mb_at_the_end"] = memory_mb(server.pid)
+    for name, values in (("open_s", opened), ("tab_s", tabs)):
+        found[name] = {view: {"median": float(np.median(v)), "worst": max(v), "all": v} for view, v in values.items()}
+    return found | {"machine": real_page.machine(), "date": time.strftime("%Y-%m-%d")}
+
+
+def _followed(page: Any, view: str, via: str) -> float:
+    """Seconds from the click on the page's link in the menu, coming from another page."""
+    if page.locator("h1", has_text=TITLES[view]).count():
+        _click(page, via)
+        _ready(page, via, 0)
+        page.wait_for_timeout(300)  # a person reads before the next click
+    _click(page, view)
+    return _ready(page, view, None)
+
+
+def _click(page: Any, view: str) -> None:
+    if view in FOLDED:
+        page.locator("[data-testid=stTopNavSection]").click()
+        link = page.locator("[data-testid=stTopNavDropdownLink]", has_text=view.capitalize()).first
+    else:
+        link = page.locator("[data-testid=stTopNavLink]", has_text=view.capitalize()).first
+    link.wait_for()
+    link.evaluate("(link) => { window.began = performance.now(); link.click(); }")
+
+
+def _ready(page: Any, view: str, began: float | None) -> float:
+    """Seconds since that moment of the page's clock; None: since the last click."""
+    since = page.evaluate("window.began") if began is None else began
+    found = page.wait_for_function(READY, arg=[TITLES[view], since], polling="raf")
+    return float(found.json_value()) / 1000
+
+
+@contextmanager
+def _no_supervisor() -> Iterator[None]:
+    """The run under way is nobody's: a supervisor would find its worker gone in the end and start a real one."""
+    with (home.home() / "supervisor.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SerError(f"A supervisor is serving {home.home()}. Stop it, then measure again.") from None
+        yield
+
+
+def _wait_for_dry_runs() -> None:
+    """Train has begun one in a process of its own; on a small machine it would be most of what is measured."""
+    deadline = time.monotonic() + real_page.PATIENCE_S
+    while time.monotonic() < deadline and any(map(_is_dry_run, psutil.process_iter())):
+        time.sleep(0.5)
+
+
+def _is_dry_run(process: psutil.Process) -> bool:
+    try:
+        return "ser_backend.estimate" in process.cmdline() and process.environ().get("SER_HOME") == str(home.home())
+    except psutil.Error:
+        return False
+
+
+def memory_mb(pid: int) -> dict[str, float]:
+    """Resident now and at most; private: without the pages of files, which the system takes back when it needs them."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    told = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
+    names = {"resident": "VmRSS", "most": "VmHWM", "private": "RssAnon"}
+    return {name: float(told[key]) / 1024 for name, key in names.items()}
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def table(told: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    lines = [
+        "| page | link in the open app, median / worst (s) | new tab, median / worst (s) | first since the start (s) |"
+    ]
+    lines.append("|" + "---|" * 4)
+    for view in TITLES:
+        opened, tab = found["open_s"][view], found["tab_s"][view]
+        lines.append(
+            f"| {view} | {opened['median']:.2f} / {opened['worst']:.2f} | {tab['median']:.2f} / {tab['worst']:.2f} | "
+            f"{found['first_s'][view]:.2f} |"
+        )
+    memory, imported = found["memory_mb_at_the_end"], told["import"].get("pool", {})
+    lines.append(
+        f"\nServer: {memory['resident']:.0f} MB resident, {memory['most']:.0f} MB at most, {memory['private']:.0f} MB private. "
+        f"Watching a run under way: {100 * found['watching']['core']:.1f} % of a core."
+    )
+    if imported:
+        lines.append(
+            f"Import: {imported['pairs_per_s']:,.0f} pairs a second, {imported['peak_mb']:.0f} MB at most "
+            f"({imported['before_mb']:.0f} MB before it began)."
+        )
+    lines.append(
+        f"Goal: {GOAL_S} s, {GOAL_MB:,} MB, {GOAL_CORE:.0%} of a core, {GOAL_PAIRS:,} pairs/s. {found['machine']}."
+    )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.dashboard", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the made-up data, used again when it is there"
+    )
+    parser.add_argument("--times", type=int, default=5, help="that each page is opened each way")
+    parser.add_argument("--poll", type=float, default=30.0, metavar="SECONDS", help="that the run under way is watched")
+    parser.add_argument("--only-prepare", action="store_true", help="make the data and stop")
+    parser.add_argument("--json", type=Path)
+    for one in fields(Size):
+        parser.add_argument(f"--{one.name}", type=int, default=one.default)
+    args = parser.parse_args(argv)
+    os.environ["SER_HOME"] = str(args.data.resolve())
+    os.environ.pop("SER_DATABASE", None)
+    try:
+        told = large_home.made(Size(**{one.name: getattr(args, one.name) for one in fields(Size)}))
+        if args.only_prepare:
+            return 0
+        found = measured(told, args.times, args.poll, home.home() / "dashboard.log")
+    except SerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(told, found))
+    if args.json:
+        args.json.write_text(json.dumps({"made": told} | found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""python -m benchmarks.policy FILE --out DIR: what RL gains with a reward model of ours, and whether a judge confirms it.
+
+On one CPU thread, nothing fetched. A small Llama with a tokeniser of its own learns to write the responses of FILE's train
+rows, chosen and rejected alike. The prompt groups are split in halves: a head run on the labels of one half is the reward
+model, one on the other half the judge, which never saw a label of the first. Then, over random seeds: what the best of n gains,
+and what RLOO gains at which KL, under both.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.simulate import scratch
+from ser_backend.cli import main as command
+from ser_backend.policy import gain
+from ser_backend.policy.folder import PolicyFolder
+from ser_backend.policy.loop import run
+from ser_backend.policy.settings import PolicySettings
+from ser_backend.report import versions
+from ser_backend.store import Store
+
+VOCABULARY, LAYERS, WIDTH = 2_048, 3, 192
+PROMPT_TOKENS, RESPONSE_TOKENS = 160, 64
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """Train rows; the test part is not read."""
+    data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    return [row for row in map(json.loads, data.decode().splitlines()) if row.get("split", "train") == "train"]
+
+
+def halves(rows: Sequence[dict[str, Any]], seed: int) -> list[list[dict[str, Any]]]:
+    """By prompt group, so that neither half has a label about a response of the other."""
+    groups = np.random.default_rng([seed, 5]).permutation(sorted({row["group"] for row in rows}))
+    first = set(groups[: len(groups) // 2].tolist())
+    return [[row for row in rows if (row["group"] in first) is mine] for mine in (True, False)]
+
+
+def fresh_writer(texts: Sequence[str], folder: Path, seed: int) -> None:
+    """A Llama with random weights and a byte-level BPE tokeniser learnt from the texts."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    core = ByteLevelBPETokenizer()
+    core.train_from_iterator(texts, VOCABULARY, special_tokens=["<end>"], show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core._tokenizer, eos_token="<end>", pad_token="<end>")
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
+        num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=512, eos_token_id=0, pad_token_id=0,
+        bos_token_id=None, tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def play(policy: PolicySettings, name: str) -> dict[str, Any]:
+    telling = run(Store.open(), policy, PolicyFolder.of(name))
+    while True:
+        try:
+            kind, facts = next(telling)
+        except StopIteration as done:
+            return done.value
+        if kind == "step_finished" and facts["step"] % 25 == 0:
+            reward = (
+                f", reward {facts['reward']['mean']:+.3f}, KL {facts['kl']['mean']:.2f}" if "reward" in facts else ""
+            )
+            print(
+                f"  {name} step {facts['step']}: loss {facts['loss']:.3f}{reward}, {facts['seconds']:.1f} s", flush=True
+            )
+
+
+def best_of(policy: PolicySettings, n: int, out: Path) -> list[dict[str, Any]]:
+    telling = gain.estimate(Store.open(), policy, n, out)
+    while True:
+        try:
+            next(telling)
+        except StopIteration as done:
+            return done.value["points"]
+
+
+def play_seed(rows: list[dict[str, Any]], seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
+    with scratch() as place:
+        worked = time.process_time()
+        found: dict[str, Any] = {"seed": seed}
+        models = []
+        for number, half in enumerate(halves(rows, seed)):
+            source = write_rows(half, place / f"half-{number}.jsonl")
+            name = f"half-{number}"
+            done = command(
+                ["run", "--seed", source, "--pool", source, "--rounds", "0", "--fit", "head", "--name", name]
+                + ["--set", f"random_seed={seed}", "--set", "threads=1"]
+            )
+            if done:
+                raise SystemExit(done)
+            models.append(f"run:{Store.open().run(name).id}")
+        texts = sorted({(row["prompt"], row[end]) for row in rows for end in ("chosen", "rejected")})
+        other = texts[1:] + texts[:1]
+        # every response is imitated once, whichever end of a pair it was; sft does not read "rejected"
+        same = [
+            {"prompt": p, "chosen": t, "rejected": o[1]} for (p, t), o in zip(texts, other, strict=True) if t != o[1]
+        ]
+        examples = write_rows(same, place / "texts.jsonl")
+        fresh_writer([f"{prompt}\n\n{text}" for prompt, text in texts], place / "fresh", seed)
+        prompts = write_rows([{"prompt": p} for p in sorted({p for p, _ in texts})], place / "prompts.jsonl")
+        common = {
+            "prompts": prompts, "lora_rank": 0, "threads": 1, "random_seed": seed, "precision": "float32",
+            "max_prompt_tokens": PROMPT_TOKENS, "max_new_tokens": RESPONSE_TOKENS, "heldout_prompts": chosen.prompts,
+            "batch_size": 32, "checkpoint_steps": 50,
+        }  # fmt: skip
+        start = PolicySettings().changed(
+            {
+                **common,
+                "base_model": str(place / "fresh"),
+                "method": "sft",
+                "examples": examples,
+                "steps": chosen.start_steps,
+            }
+            | {"prompts_per_step": 32, "learning_rate": 2e-3, "heldout_prompts": 1}
+        )
+        found["start"] = {"loss": play(start, "start") and PolicyFolder.of("start").steps()[-1]["loss"]}
+        base = str(PolicyFolder.of("start").path / "model")
+        policy = PolicySettings().changed(
+            {**common, "base_model": base, "reward_models": models[0], "judge": models[1], "steps": chosen.steps}
+            | {
+                "samples_per_prompt": 4,
+                "prompts_per_step": 8,
+                "learning_rate": chosen.learning_rate,
+                "beta": chosen.beta,
+            }
+            | {"heldout_samples": chosen.samples}
+        )
+        found["best_of"] = best_of(policy, chosen.n, place / "gain")
+        facts = play(policy, "rloo")
+        keys = ("start", "before", "after", "changes", "steps", "alarms", "sentences", "seconds")
+        found["rloo"] = {key: facts[key] for key in keys}
+        found["curve"] = [
+            {key: step[key]["mean"] for key in ("reward", "judge", "kl")} for step in PolicyFolder.of("rloo").steps()
+        ]
+        found["cpu_seconds"] = round(time.process_time() - worked, 1)
+        return found
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Gains in raw rewards, as each model gives them."""
+    lines = ["| seed | way | KL, nats | reward gained | judge gained |", "|---|---|---|---|---|"]
+    for one in found:
+        scale = one["rloo"]["start"]["sd"][0]
+        for point in one["best_of"]:
+            if point["n"] in (4, 16, 64):
+                reward = "{:+.3f} ({:+.3f} to {:+.3f})".format(
+                    *(scale * point[key] for key in ("reward", "low", "high"))
+                )
+                judge = "{judge:+.3f} ({judge_low:+.3f} to {judge_high:+.3f})".format(**point)
+                lines.append(f"| {one['seed']} | best of {point['n']} | {point['kl']:.2f} | {reward} | {judge} |")
+        changes = one["rloo"]["changes"]
+        cells = [
+            "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**c)
+            for c in (*changes["members"].values(), changes["judge"])
+        ]
+        kl = one["rloo"]["after"]["kl"]["mean"]
+        lines.append(f"| {one['seed']} | RLOO, {one['rloo']['steps']} steps | {kl:.2f} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.policy", description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--start-steps", type=int, default=600, help="to learn to write (default: 600, of 32 texts)")
+    parser.add_argument("--steps", type=int, default=150, help="of RLOO, of 8 prompts with 4 responses (default: 150)")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--beta", type=float, default=0.05)
+    parser.add_argument("--n", type=int, default=64, help="responses a prompt for best of n")
+    parser.add_argument("--prompts", type=int, default=64, help="held out, at most half of all")
+    parser.add_argument("--samples", type=int, default=16, help="responses to each held-out prompt, before and after")
+    chosen = parser.parse_args()
+    rows = rows_of(chosen.file)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    asked = {key: str(value) for key, value in vars(chosen).items()}
+    found: dict[str, Any] = {
+        "asked": asked,
+        "versions": versions(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    found["seeds"] = []
+    for seed in range(chosen.seeds):
+        found["seeds"].append(play_seed(rows, seed, chosen))
+        (chosen.out / "policy.json").write_text(json.dumps(found, indent=1), "utf-8")
+        (chosen.out / "policy.md").write_text(table(found["seeds"]) + "\n", "utf-8")
+    print(table(found["seeds"]))
+
+
+if __name__ == "__main__":
+    main()

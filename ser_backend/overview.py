@@ -1,0 +1,290 @@
+"""What needs a person, and what each run and project is worth knowing at a glance. Reads the store and run folders only.
+
+Counts answers in the database and reads no pair, so it stays fast with many runs and large pools. It knows no queue's order:
+the random checks still due are counted from all that stand, where the review desk, which knows the order, leaves those out
+that wait for others before them, and may ask for a few more.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from ser_backend.alarms import Alarm, alarms
+from ser_backend.calibration import clopper_pearson
+from ser_backend.desk_figures import audits_needed
+from ser_backend.records import ACTIVE, Asked, Interval, Job, Review, Round, Run, Status
+from ser_backend.report import in_force as model_in_force
+from ser_backend.review import settled_by_pair
+from ser_backend.run_folder import RunFolder
+from ser_backend.store import Store, in_force
+
+SILENT_S = 60.0  # a worker beats every two seconds
+LOOK_AT = 20  # labels that look wrong, as seed_audit.Suspects.in_words counts them
+EVENTS_BACK = 3  # starts of rounds that are looked through: the newest may have been cut short
+HALF_WIDTH = 0.05  # to which the precision is to be known
+
+# what may need a person, the most urgent first: kind -> page that the remedy is on
+PAGE_OF: Mapping[str, str] = {
+    "failed": "watch",
+    "silent": "watch",
+    "alarm": "watch",
+    "disagreements": "review",
+    "unused": "watch",
+    "nothing-kept": "review",
+    "audits": "review",
+    "suspects": "review",
+    "stopped": "watch",
+    "waiting": "watch",
+}
+QUEUE_OF: Mapping[str, Asked] = {"disagreements": "adjudicate", "audits": "audit", "suspects": "seed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Held-out accuracy after a round; control is that of the model without self-labels."""
+
+    round: int
+    accuracy: Interval | None
+    control: Interval | None
+    held_up: bool  # False: rolled back
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a run might want of people."""
+
+    audited: Interval  # self-labels in force that were checked at random: share found right
+    alarms: tuple[Alarm, ...]
+    n_disagreements: int
+    n_unused: int  # pairs of which people say something that the newest round did not know
+    suspects: Interval | None  # share of the seed's labels that look wrong; None: not told
+    n_seed_answered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one run, as of its newest round and its newest answer."""
+
+    points: tuple[Point, ...]
+    accuracy: Interval | None  # of the model in force
+    n_kept: int  # self-labels in force
+    n_answered: int  # pairs that people answered
+    wants: Wants | None  # None: was not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    kind: str
+    run: str
+    sentence: str
+
+    @property
+    def page(self) -> str:
+        return PAGE_OF[self.kind]
+
+    @property
+    def queue(self) -> Asked | None:
+        """Of the review desk."""
+        return QUEUE_OF.get(self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    name: str  # "" for runs that are filed under none
+    runs: tuple[Run, ...]  # newest first
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    needs: tuple[Need, ...]  # the most urgent first
+    projects: tuple[Project, ...]  # that with the newest run first
+    facts: Mapping[str, Facts]  # by run
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for project in self.projects for run in project.runs]
+
+
+FactsOf = Callable[[Run, int, int, bool], Facts]  # as `facts` but for the store
+
+
+def overview(store: Store, now: float, facts_of: FactsOf | None = None) -> Overview:
+    """facts_of: as `facts`; a page gives one that remembers. now: seconds since the epoch. Raises Forbidden."""
+    store.require("see_rewards")
+    look = facts_of or (lambda *asked: facts(store, *asked))
+    runs, rounds, answers = store.runs(), store.newest_rounds(), store.newest_reviews()
+    replaced = _replaced(runs, {run: at for run, (_, at) in answers.items()})
+    known = {
+        run.id: look(run, rounds.get(run.id, -1), answers.get(run.id, (0, 0.0))[0], run.id not in replaced)
+        for run in runs
+    }
+    jobs = {job.run: job for job in store.jobs(*ACTIVE)}
+    waiting = [job.run for job in jobs.values() if job.status == Status.QUEUED]
+    needs = [
+        need
+        for run in runs
+        if run.id not in replaced
+        for need in _needs(run, known[run.id], jobs.get(run.id), waiting, now, store.may("adjudicate"))
+    ]
+    needs.sort(key=lambda need: list(PAGE_OF).index(need.kind))  # stable: of one kind the newest run first
+    return Overview(tuple(needs), _projects(runs), known)
+
+
+def _projects(runs: Sequence[Run]) -> tuple[Project, ...]:
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[run.project].append(run)
+    return tuple(Project(name, tuple(mine)) for name, mine in found.items())
+
+
+def _replaced(runs: Sequence[Run], answered_at: Mapping[str, float]) -> set[str]:
+    """Runs that a later one of the same project, on the same seed and pool, stands in for because it came to its end; nobody
+    has answered a pair of theirs since. What they were told wanting is past."""
+    newer: dict[tuple[str, str, str], float] = {}
+    found = set()
+    for run in runs:  # newest first
+        same = (run.project, run.seed, run.pool)
+        if same in newer and run.status not in ACTIVE and answered_at.get(run.id, 0.0) < newer[same]:
+            found.add(run.id)
+        if run.status == Status.SUCCEEDED:
+            newer.setdefault(same, _seconds(run.created_at))
+    return found
+
+
+# ---- one run
+
+
+def facts(store: Store, run: Run, newest_round: int, newest_review: int, with_wants: bool) -> Facts:
+    """What costs something to find out, and stays as it is until the run has a newer round or a newer answer.
+
+    newest_round: -1 for none. newest_review: id of the newest row of its answers, 0 for none.
+    """
+    rounds = store.rounds(run.id) if newest_round >= 0 else []
+    accuracy, n_kept = None, 0
+    if rounds:
+        model, is_control = model_in_force(rounds)
+        accuracy = model.control if is_control else model.heldout
+        n_kept = rounds[-1].details.get("n_self_labels", rounds[-1].n_kept)
+    return Facts(
+        points=tuple(Point(r.index, r.heldout, r.control, r.promoted == "new") for r in rounds),
+        accuracy=accuracy,
+        n_kept=n_kept,
+        n_answered=store.n_answered(run.id) if newest_review else 0,
+        wants=_wants(store, run, rounds, newest_review > 0) if with_wants and rounds else None,
+    )
+
+
+def _wants(store: Store, run: Run, rounds: Sequence[Round], has_answers: bool) -> Wants:
+    newest = rounds[-1]
+    counts = store.audit_counts(run.id) if has_answers else {}
+    by_round = {index: clopper_pearson(right, n) for index, (right, n) in sorted(counts.items())}
+    standing = _rounds_kept(run.id, newest.index) if counts else set()
+    right, judged = (sum(pair[i] for index, pair in counts.items() if index in standing) for i in (0, 1))
+    share = (newest.details.get("seed_audit") or {}).get("share")
+    return Wants(
+        audited=clopper_pearson(right, judged),
+        alarms=tuple(alarms(rounds, run.config, by_round)),
+        n_disagreements=store.n_disagreements(run.id) if has_answers else 0,
+        n_unused=_unused(store, run.id, newest.index) if has_answers else 0,
+        suspects=Interval(*share) if share else None,
+        n_seed_answered=store.n_answered(run.id, "seed") if has_answers else 0,
+    )
+
+
+def _rounds_kept(run_id: str, newest_round: int) -> set[int]:
+    """Rounds whose self-labels are in force."""
+    kept = RunFolder.of(run_id).round_arrays(newest_round, "kept_round")["kept_round"][0]
+    return set(np.flatnonzero(np.bincount(kept)).tolist()) - {0}
+
+
+def _unused(store: Store, run_id: str, newest_round: int) -> int:
+    """Pairs of which people say something else now, or something at all, than when the newest finished round began."""
+    told = store.events(run_id, kinds=("round_started",), last=EVENTS_BACK)
+    began = next((_seconds(event.at) for event in reversed(told) if event.round == newest_round), 0.0)
+    changed = store.reviews_of_touched(run_id, began).values()
+    return store.n_answered_once(run_id, began) + sum(
+        _said(rows) != _said([row for row in rows if row.answered_at <= began]) for rows in changed
+    )
+
+
+def _said(rows: Sequence[Review]) -> str | None:
+    """What people say of the pair that all these rows are about."""
+    return next((row.preferred for row in settled_by_pair(in_force(rows)).values()), None)
+
+
+def _seconds(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()
+
+
+# ---- what needs a person, in words
+
+
+def _needs(run: Run, found: Facts, job: Job | None, waiting: Sequence[str], now: float, settles: bool) -> list[Need]:
+    """job: the one under way or in the queue. waiting: runs in the order of the queue. settles: may settle disagreements."""
+    said: dict[str, str] = {}
+    if run.status == Status.FAILED:
+        said["failed"] = f"The run failed. {run.error or 'Its log says why.'}"
+    if job and job.status == Status.RUNNING and job.heartbeat and now - job.heartbeat > SILENT_S:
+        said["silent"] = f"Its worker has said nothing for {_minutes(now - job.heartbeat)}."
+    if wants := found.wants:
+        if wants.alarms:
+            first, _, _ = wants.alarms[0].sentence.partition(". ")
+            more = len(wants.alarms) - 1
+            said["alarm"] = f"{first.rstrip('.')}." + (f" And {_count(more, 'more alarm')}." if more else "")
+        if wants.n_disagreements and settles:
+            differ = _count(wants.n_disagreements, "pair")
+            said["disagreements"] = f"People answered {differ} differently. An answer of yours settles each."
+        if job is None:
+            said |= _idle(run, found, wants)
+    if run.status == Status.STOPPED:
+        said["stopped"] = f"{run.stopped_because or 'Stopped before it began.'} It can be resumed."
+    if run.id in waiting:
+        said["waiting"] = f"Waits for its turn, number {waiting.index(run.id) + 1} in the queue."
+    return [Need(kind, run.id, sentence) for kind, sentence in said.items()]
+
+
+def _idle(run: Run, found: Facts, wants: Wants) -> dict[str, str]:
+    """What people could do for a run that has ended, in whatever way."""
+    said = {}
+    if wants.n_unused:
+        said["unused"] = f"{_count(wants.n_unused, 'answer')} that no round has used yet. Retrain to use them."
+    elif run.config.get("method") == "calibrated" and len(found.points) > 1 and not found.n_kept:
+        said["nothing-kept"] = "No self-label could be certified. Review pairs, then retrain."
+    elif found.n_kept and (
+        due := _audits_due(found.n_kept, wants.audited)
+    ):  # else a round to come may keep other labels
+        said["audits"] = due
+    suspects = wants.suspects
+    if suspects and round(suspects.value * suspects.n) and wants.n_seed_answered < min(LOOK_AT, suspects.n):
+        value, low, high = (round(suspects.n * share) for share in (suspects.value, suspects.low, suspects.high))
+        looked = f", {wants.n_seed_answered:,} looked at so far" if wants.n_seed_answered else ""
+        said["suspects"] = (
+            f"About {value:,} of {suspects.n:,} seed labels look wrong ({low:,} to {high:,}){looked}. Look at the "
+            f"{min(LOOK_AT, suspects.n):,} most suspicious."
+        )
+    return said
+
+
+def _audits_due(n_kept: int, audited: Interval) -> str:
+    right = round(audited.value * audited.n) if audited.n else 0
+    more = min(audits_needed(right, audited.n, HALF_WIDTH), n_kept - audited.n)
+    if more <= 0:
+        return ""
+    kept, points = _count(n_kept, "self-label"), f"±{100 * HALF_WIDTH:.3g} points"
+    if not audited.n:
+        return f"{kept}, none checked yet. At most {_count(more, 'random check')} tell to {points} how many are right."
+    return (
+        f"{kept}; of {audited.n:,} checked {right:,} are right. About {_count(more, 'random check')} more tell the share to "
+        f"{points}."
+    )
+
+
+def _count(n: int, one: str) -> str:
+    return f"{n:,} {one}{'' if n == 1 else 's'}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} min" if seconds < 7_200 else f"{seconds / 3_600:,.0f} hours"

@@ -1,0 +1,88 @@
+"""Where it listens, and how it stops: one socket, one event loop. Raises SerError with a sentence when it may not."""
+
+import ipaddress
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from ser_backend.errors import SerError
+
+SHORTEST_TOKEN = 16
+STOP_S = 20  # for what is being answered when it is told to stop
+CONNECTIONS = 4_096
+
+
+def token_of(token: str | None, token_file: Path | None) -> str:
+    """ "" when none was given. Raises SerError."""
+    if token_file is not None:
+        try:
+            token = token_file.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise SerError(f"{token_file} could not be read ({error}). Give a file that holds the token.") from None
+        if not token:
+            raise SerError(f"{token_file} is empty. Write a token into it, for example {secrets.token_urlsafe(24)}")
+    if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
+        raise SerError(
+            f"The token has {len(token)} characters; at least {SHORTEST_TOKEN} printable ones are needed. A good one: "
+            f"{secrets.token_urlsafe(24)}"
+        )
+    return token or ""
+
+
+def check_host(host: str, token: str) -> None:
+    """Raises SerError for a place that others can reach, unless there is a token."""
+    if not token and not is_loopback(host):
+        raise SerError(
+            f"{host} can be reached by others, and no token was given. Give --token-file, or listen on 127.0.0.1 only."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Raises SerError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        raise SerError(f"{host}, port {port}, cannot be listened on: {error}. Give another --host or --port.") from None
+    return bound
+
+
+def server(app: Any) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=STOP_S,
+            lifespan="off",
+            ws="none",
+            limit_concurrency=CONNECTIONS // 2,
+            backlog=CONNECTIONS,
+            h11_max_incomplete_event_size=64 << 10,
+        )
+    )
+
+
+def run(made: uvicorn.Server, bound: socket.socket, ready: Callable[[], None]) -> None:
+    """Until SIGTERM or Ctrl+C; what is being answered then is answered still."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(made, "should_exit", True))  # uvicorn raises them again at its end
+    ready()
+    made.run(sockets=[bound])

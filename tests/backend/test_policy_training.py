@@ -1,0 +1,407 @@
+"""Policies from the first prompt to the saved model, on a tiny random model; no reward model but functions of the text."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from ser_backend.errors import NotFound, SerError
+from ser_backend.policy import folder as folders
+from ser_backend.policy import prompts as asking
+from ser_backend.policy import training
+from ser_backend.policy.folder import COMPLETE, PolicyFolder
+from ser_backend.policy.loop import run
+from ser_backend.policy.settings import PolicySettings
+from ser_backend.policy.telling import told
+from ser_backend.reward_model import Rewarder
+
+pytest.importorskip("trl")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+
+def opener(name, threads=0):
+    """A reward model whose reward is the share of the letter it is named after; of "same" it is always 1."""
+
+    def read(responses):
+        if name == "nan":
+            rewards = [np.nan if row else 0.0 for row in range(len(responses))]
+        elif name == "broken":
+            raise ValueError("shapes (3,) and (4,)\nnot aligned")
+        elif name == "same":
+            rewards = [1.0] * len(responses)
+        else:
+            rewards = [10 * r.text.count(name) / (1 + len(r.text)) for r in responses]
+        yield np.arange(len(responses)), np.array(rewards)
+
+    return Rewarder(name, name, read)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny.build("llama", tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture
+def file(tmp_path):
+    words = [*tiny.PLAIN, *tiny.GOOD]
+    rows = [{"prompt": f"what is {w}", "chosen": f"the {w} is clear", "rejected": f"a mess of {w}"} for w in words]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def settings(base, file):
+    return PolicySettings(
+        base_model=base, prompts=file, reward_models="e", steps=3, prompts_per_step=2, samples_per_prompt=4, lora_rank=0,
+        max_new_tokens=8, max_prompt_tokens=40, heldout_prompts=4, threads=1, checkpoint_steps=2, learning_rate=1e-3,
+    )  # fmt: skip
+
+
+def played(store, settings, name="p", opener=opener):
+    telling = run(store, settings, PolicyFolder.of(name), opener)
+    events = []
+    while True:
+        try:
+            events.append(next(telling))
+        except StopIteration as done:
+            return events, done.value
+
+
+def kinds(events):
+    return [kind for kind, _ in events]
+
+
+def figures_of(name):
+    """What of the steps does not depend on the clock."""
+    return [{k: v for k, v in facts.items() if k != "seconds"} for facts in PolicyFolder.of(name).steps()]
+
+
+@pytest.mark.parametrize(
+    ("method", "rank", "sft"),
+    [("rloo", 0, 0), ("rloo", 4, 2), ("grpo", 4, 0), ("dpo", 0, 0), ("dpo", 4, 0), ("sft", 0, 0)],
+)
+def test_every_method_trains_and_leaves_a_model_that_others_load(store, settings, file, base, method, rank, sft):
+    import torch
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    events, facts = played(
+        store,
+        settings.changed(
+            {
+                "method": method,
+                "lora_rank": rank,
+                "sft_steps": sft,
+                "examples": file,
+                "judge": "a",
+                "reward_models": "e,t",
+            }
+        ),
+    )
+    steps = [f for kind, f in events if kind == "step_finished" and f["stage"] == "checkpoints"]
+    assert [f["step"] for f in steps] == [1, 2, 3]
+    assert [f["when"] for kind, f in events if kind == "heldout_measured"] == ["before", "after"]
+    folder = PolicyFolder.of("p").path
+    adapter = rank and not sft  # on a start of our own it is merged
+    kind = AutoPeftModelForCausalLM if adapter else AutoModelForCausalLM
+    model = kind.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    ids = tokenizer("what is it", return_tensors="pt")["input_ids"]
+    begin = AutoModelForCausalLM.from_pretrained(base)(ids).logits
+    assert not torch.allclose(model(ids).logits, begin, atol=1e-4)
+    assert facts["before"]["kl"]["mean"] == pytest.approx(0, abs=1e-5)
+    assert facts["after"]["kl"]["mean"] > 1e-6
+    if method in ("rloo", "grpo"):
+        assert set(steps[0]["members"]) == {"e", "t"}
+        assert steps[0]["judge"]["n"] == steps[0]["reward"]["n"] == 8
+        assert steps[0]["kl"]["mean"] == pytest.approx(0, abs=1e-5)
+        assert steps[2]["kl"]["mean"] > 1e-6
+    else:
+        assert "reward" not in steps[0]
+    card = (folder / "model" / "README.md").read_text()
+    assert all(sentence in card for sentence in facts["sentences"])
+    assert facts["changes"]["judge"]["prompts"] == 4
+    assert not (folder / "checkpoints").exists()
+    assert played(store, settings.changed({**facts["settings"]}))[1] == facts  # a finished one is not trained again
+
+
+def test_rloo_raises_the_reward(store, settings):
+    _, facts = played(
+        store,
+        settings.changed(
+            {
+                "steps": 30,
+                "prompts_per_step": 8,
+                "beta": 0.0,
+                "learning_rate": 3e-3,
+                "heldout_samples": 8,
+                "batch_size": 32,
+            }
+        ),
+    )
+    change = facts["changes"]["members"]["e"]
+    assert change["low"] > 0, change
+    assert facts["after"]["kl"]["mean"] > 0.3
+    assert "No judge was named" in " ".join(facts["sentences"])
+
+
+def test_it_ends_when_it_is_too_far_from_the_start(store, settings):
+    events, facts = played(store, settings.changed({"steps": 40, "learning_rate": 1e-2, "max_kl": 0.5}))
+    assert facts["steps"] < 40
+    assert "max_kl is 0.5" in facts["ended_because"]
+    assert "alarm_raised" in kinds(events)
+    assert f"It ended after {facts['steps']} of 40 steps" in facts["sentences"][-1]
+
+
+# ---- stop, kill, memory
+
+
+def test_one_that_is_stopped_and_one_that_is_killed_go_on_as_if_they_had_not_been(store, settings, tmp_path):
+    settings = settings.changed({"steps": 5, "lora_rank": 4, "beta": 0.1})
+    _, whole = played(store, settings, "whole")
+
+    telling = run(store, settings, PolicyFolder.of("stopped"), opener)
+    for kind, facts in telling:
+        if kind == "step_finished" and facts["step"] == 3:
+            break
+    telling.close()
+    assert PolicyFolder.of("stopped").checkpoint().name == "checkpoint-3"
+    events, facts = played(store, settings, "stopped")
+    assert kinds(events)[0] == "policy_resumed"
+    assert [f["step"] for kind, f in events if kind == "step_finished"] == [4, 5]
+    assert figures_of("stopped") == figures_of("whole")
+    assert facts["after"] == whole["after"]
+
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_policy_training import PolicyFolder, PolicySettings, opener, run
+from ser_backend.store import Store
+for kind, facts in run(Store.open(), PolicySettings(**{settings.as_dict()!r}), PolicyFolder.of("killed"), opener):
+    if kind == "step_finished" and facts["step"] == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert len(PolicyFolder.of("killed").steps()) == 4
+    events, facts = played(store, settings, "killed")
+    assert [f["step"] for kind, f in events if kind == "step_finished"] == [3, 4, 5]  # from the checkpoint of step 2
+    assert figures_of("killed") == figures_of("whole")
+    assert facts["after"] == whole["after"]
+
+
+def test_running_out_of_memory_halves_what_is_done_at_a_time_and_not_the_step(store, settings):
+    import torch
+
+    asked = []
+
+    def scarce(name, threads):
+        honest = opener(name)
+
+        def read(responses):
+            asked.append(len(responses))
+            if asked.count(8) == 3 and 4 not in asked:  # the held-out prompts, a step, the second step
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            yield from honest.read(responses)
+
+        return Rewarder(name, name, read)
+
+    settings = settings.changed({"batch_size": 8, "checkpoint_steps": 1})
+    events, facts = played(store, settings, opener=scarce)
+    assert ("batch_halved", {"batch_size": 4}) in events
+    assert [f["step"] for f in PolicyFolder.of("p").steps()] == [1, 2, 3]
+    assert {f["reward"]["n"] for f in PolicyFolder.of("p").steps()} == {8}
+    assert facts["steps"] == 3
+    assert 4 in asked  # less is sampled at a time, too
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_one_that_ends_between_its_last_step_and_its_model_is_not_trained_again(store, settings, rank):
+    settings = settings.changed({"lora_rank": rank})
+    _, whole = played(store, settings, "whole")
+    telling = run(store, settings, PolicyFolder.of("cut"), opener)
+    for kind, facts in telling:
+        if kind == "checkpoint_saved" and facts["step"] == 3:
+            break
+    telling.close()
+    folder = PolicyFolder.of("cut")
+    (folder.path / "after.json").unlink()
+    events, facts = played(store, settings, "cut")
+    assert "step_finished" not in kinds(events)
+    assert facts["after"] == whole["after"]
+    assert facts["steps"] == 3
+
+
+def test_memory_that_is_never_enough_is_said_in_a_sentence(store, settings):
+    import torch
+
+    def none(name, threads):
+        honest, calls = opener(name), []
+
+        def read(responses):
+            calls.append(1)
+            if len(calls) > 2:  # the start and the held-out prompts
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            yield from honest.read(responses)
+
+        return Rewarder(name, name, read)
+
+    with pytest.raises(SerError, match="Memory ran out with one response at a time"):
+        played(store, settings.changed({"batch_size": 2}), opener=none)
+
+
+@pytest.mark.parametrize(
+    ("total", "group", "most", "found"),
+    [(32, 4, 8, 8), (32, 4, 7, 4), (32, 4, 3, 2), (30, 5, 8, 5), (30, 5, 4, 1), (8, 1, 5, 4), (8, 4, 0, 0)],
+)
+def test_a_step_is_cut_into_whole_groups_or_equal_parts_of_one(total, group, most, found):
+    assert training.largest(total, group, most) == found
+
+
+def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
+    folder = PolicyFolder(tmp_path)
+    for step, whole in ((9, True), (10, True), (11, False)):
+        path = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        path.mkdir(parents=True)
+        if whole:
+            (path / COMPLETE).write_text("{}")
+    assert folder.checkpoint().name == "checkpoint-10"
+    assert not (tmp_path / "checkpoints" / "checkpoint-11").exists()
+    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert folder.keep_steps(1) == folder.steps() == [{"step": 1}]
+
+
+def test_work_waits_for_its_listener_and_hears_that_it_left():
+    done = []
+
+    def work(tell):
+        for number in range(10):
+            done.append(number)
+            if tell("counted", {"n": number}):
+                return "stopped"
+        return "finished"
+
+    telling = told(work)
+    assert next(telling) == ("counted", {"n": 0})
+    assert next(telling) == ("counted", {"n": 1})
+    telling.close()
+    assert done == [0, 1]
+
+
+# ---- what is wrong, in a sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reward_models": "nan"}, "The reward model nan gave .* no finite reward"),
+        ({"reward_models": "broken"}, r"The reward model broken failed on sampled responses \(shapes"),
+        ({"reward_models": "same"}, "same gives all .* the same reward"),
+        ({"judge": "e"}, "The judge must be one that is not trained against"),
+        ({"base_model": "/nowhere/model"}, "it is not a folder"),
+        ({"base_model": ""}, "No base model is named"),
+        ({"reward_models": ""}, "no reward model is named"),
+        ({"prompts": ""}, "No prompts are named"),
+        ({"prompts": "/nowhere/prompts.jsonl"}, "There is no file"),
+        ({"method": "dpo"}, "dpo learns from examples"),
+        ({"max_new_tokens": 500}, "reads 160 tokens"),
+        ({"max_prompt_tokens": 1}, "All prompts are longer than 1 tokens"),
+        ({"steps": 0}, "steps is 0; it must be from 1"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(store, settings, changes, said):
+    with pytest.raises(SerError, match=said) as found:
+        played(store, settings.changed(changes))
+    assert "\n" not in str(found.value)
+
+
+def test_a_model_that_writes_no_text_is_refused(store, settings, tmp_path):
+    encoder = tiny.build("bert", tmp_path / "bert")
+    with pytest.raises(SerError, match=r"is no causal language model .*BertModel"):
+        played(store, settings.changed({"base_model": encoder}))
+    reward = tiny.build("llama", tmp_path / "reward", head=True)
+    with pytest.raises(SerError, match="LlamaForSequenceClassification"):
+        played(store, settings.changed({"base_model": reward}), "q")
+
+
+def test_a_reward_model_that_breaks_later_stops_the_training_with_its_sentence(store, settings):
+    def breaks(name, threads):
+        honest, calls = opener(name), []
+
+        def read(responses):
+            calls.append(1)
+            if len(calls) > 4:
+                raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+            yield from honest.read(responses)
+
+        return Rewarder(name, name, read)
+
+    with pytest.raises(SerError, match=r"The reward model e failed .*mat1 and mat2"):
+        played(store, settings, opener=breaks)
+    _, facts = played(store, settings)  # with a reward model that works it goes on
+    assert facts["steps"] == 3
+
+
+def test_the_same_name_with_other_settings_is_refused(store, settings):
+    PolicyFolder.of("p").begin(settings.as_dict())
+    with pytest.raises(SerError, match=r"other settings .steps was 3"):
+        played(store, settings.changed({"steps": 4}))
+    with pytest.raises(SerError, match="cannot name a policy"):
+        PolicyFolder.of("../p")
+    with pytest.raises(NotFound, match="So far: p"):
+        folders.existing("q")
+
+
+# ---- prompts
+
+
+def test_prompts_are_distinct_and_those_held_out_are_in_no_example(store, file):
+    rows = Path(file).read_text()
+    Path(file).write_text(rows + rows + '{"prompt": " ", "chosen": "x", "rejected": "y"}\n')
+    asked = asking.gather(store, file, file, heldout=5, random_seed=0)
+    assert (len(asked.train), len(asked.heldout), asked.n_empty) == (22, 5, 1)
+    assert not {*asked.train} & {*asked.heldout}
+    assert not {e.prompt for e in asked.examples} & {*asked.heldout}
+    assert asked.n_held_examples == 10
+    assert asking.gather(store, file, file, 5, 0) == asked
+    assert asking.gather(store, file, file, 5, 1).heldout != asked.heldout
+
+
+def test_prompts_of_an_imported_set_of_any_role(store, sets):
+    found = {role: set(asking.read_prompts(store, dataset.name)) for role, dataset in sets.items()}
+    assert found["seed"] == {f"topic{i} what is it" for i in range(20)}
+    assert len(found["pool"]) == 40
+    assert all(e.chosen != e.rejected for e in asking.read_examples(store, sets["seed"].name))
+    with pytest.raises(SerError, match="a pool keeps no labels"):
+        list(asking.read_examples(store, sets["pool"].name))
+    with pytest.raises(NotFound, match="Imported so far"):
+        asking.gather(store, "nothing", "", 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"prompt": " "}\n', "holds no prompt that is not empty .1 rows"),
+        ('{"prompt": "a"}\n{"prompt": "a"}\n', "holds one distinct prompt"),
+        ('{"length": 3}\n', "has length; a column named prompt"),
+    ],
+)
+def test_a_file_without_prompts_is_refused(store, tmp_path, content, said):
+    path = tmp_path / "few.jsonl"
+    path.write_text(content)
+    with pytest.raises(SerError, match=said):
+        asking.gather(store, str(path), "", 5, 0)
+
+
+def test_every_prompt_is_asked_before_any_is_asked_again():
+    order = asking.order_of(5, 12, 0)
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
+    assert len(order) == 12
