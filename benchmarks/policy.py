@@ -98,11 +98,15 @@ def play_seed(rows: list[dict[str, Any]], seed: int, chosen: argparse.Namespace)
         worked = time.process_time()
         found: dict[str, Any] = {"seed": seed}
         models = []
-        for number, half in enumerate(halves(rows, seed)):
+        parts = halves(rows, seed)
+        for number, half in enumerate(parts):
             source = write_rows(half, place / f"half-{number}.jsonl")
+            other_half = write_rows(
+                parts[1 - number], place / f"pool-{number}.jsonl"
+            )  # a run wants a pool; no round reads it
             name = f"half-{number}"
             done = command(
-                ["run", "--seed", source, "--pool", source, "--rounds", "0", "--fit", "head", "--name", name]
+                ["run", "--seed", source, "--pool", other_half, "--rounds", "0", "--fit", "head", "--name", name]
                 + ["--set", f"random_seed={seed}", "--set", "threads=1"]
             )
             if done:

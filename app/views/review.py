@@ -47,6 +47,7 @@ SOURCES = {
 }
 DEFAULT_ANNOTATOR = "me"
 WAITING = "The pairs that are left are on other people's desks. One that nobody answers comes free within 15 minutes."
+LAYING_OUT = "Laying out the pairs. With a million of them that takes a second or two, once a round."
 SILENT = "The database did not answer. What you answered is kept in this window and sent again."
 MANY_SKIPS = 0.05  # of the checks; with a tenth of them skipped for being hard the interval is wrong too often
 FIGURES_S = 8  # how often the figures below the desk are drawn again
@@ -77,7 +78,7 @@ def page() -> None:
     _figures(store, desk, run.id)
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=LAYING_OUT, max_entries=8)
 def _desk(run_id: str, newest_round: int, _store: Store) -> Desk:
     """One for all sessions: what it reads is the same for everybody, and what it writes goes through the person's store."""
     return Desk(_store, run_id)

@@ -95,6 +95,7 @@ def estimate(
             yield "responses_sampled", {"done": len(made), "total": n * len(texts)}
     prompts, written = [texts[s.place] for s in made], [s.text for s in made]
     raw, judged = members.rewards(prompts, written), members.judged(prompts, written)
+    members.check_judge(raw, judged)
     places = np.array([s.place for s in made])
     tokens = np.array([len(s.ids) for s in made])
     start = measure_start(members.names, raw, tokens, places, settings)

@@ -174,6 +174,8 @@ class _Way:
         made = list(writer.samples(texts, self.settings.heldout_samples, self.settings, self.settings.random_seed + 2))
         asked, written = [texts[s.place] for s in made], [s.text for s in made]
         raw, judged = self.members.rewards(asked, written), self.members.judged(asked, written)
+        if when == "before":
+            self.members.check_judge(raw, judged)
         told = writer.measured(writer.prompt_ids(asked), [s.ids for s in made], self.settings.temperature)
         places, tokens = np.array([s.place for s in made]), np.array([len(s.ids) for s in made])
         found = figures.responses(

@@ -30,6 +30,15 @@ class Members:
         found = [_ask(member, prompts, texts) for member in self.climbed]
         return np.stack(found, 1) if found else np.empty((len(texts), 0))
 
+    def check_judge(self, raw: np.ndarray, judged: np.ndarray | None) -> None:
+        """Raises SerError when the judge says what a reward model says (as the models of two rounds of a run may)."""
+        for name, column in zip(self.names, raw.T, strict=True):
+            if judged is not None and np.allclose(column, judged, rtol=1e-5, atol=1e-6):
+                raise SerError(
+                    f"The judge says of every response what the reward model {name} says: they are the same model, so it can "
+                    "confirm nothing. Name a judge that learnt from other labels."
+                )
+
     def judged(self, prompts: Sequence[str], texts: Sequence[str]) -> np.ndarray | None:
         return _ask(self.judge, prompts, texts) if self.judge else None
 

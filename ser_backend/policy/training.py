@@ -23,7 +23,7 @@ from ser_backend.policy.prompts import Example, order_of
 from ser_backend.policy.settings import ONLINE, PolicySettings
 from ser_backend.policy.shaping import Start, shaped
 from ser_backend.policy.telling import Tell
-from ser_backend.policy.writer import Writer
+from ser_backend.policy.writer import Writer, heed_padding
 
 WARMUP = 10  # steps until the learning rate is reached
 KEPT = 2  # newest checkpoints
@@ -151,6 +151,7 @@ def _attempt(
     writer.model = trainer.accelerator.unwrap_model(trainer.model)
     if getattr(trainer, "ref_model", None) is not None:
         writer.reference = trainer.accelerator.unwrap_model(trainer.ref_model)
+        heed_padding(writer.reference)
     outcome = Trained(writer, begun, False, judge(steps))
 
     class Telling(TrainerCallback):
@@ -168,6 +169,7 @@ def _attempt(
                 ("accuracy", "rewards/accuracies"),
                 ("margin", "rewards/margins"),
                 ("norm", "grad_norm"),
+                ("trainer_kl", "kl"),  # a token; noisy
             ):
                 if theirs in logs:
                     facts[ours] = _number(logs[theirs])

@@ -4,6 +4,7 @@ A prompt is put as the tokeniser's chat template says, where there is one; else 
 in which reward models read it too.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ser_backend.policy.settings import PolicySettings
 
 AT_ONCE = 64  # responses sampled together
 LOGITS = 1 << 26  # numbers of two models' predictions in memory together
+ABSOLUTE = ("gpt2", "gpt_neo", "gpt_bigcode")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -152,7 +154,9 @@ class Writer:
         ]
         ids, mask = torch.tensor(rows, device=self.device), torch.tensor(seen, device=self.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        given = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+        if reads_positions(self.model):
+            given["position_ids"] = positions
 
         def logits(model: Any) -> Any:
             with self.computing():
@@ -192,6 +196,34 @@ class Writer:
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def reads_positions(model: Any) -> bool:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "position_ids" in inspect.signature(type(base).forward).parameters
+
+
+def heed_padding(model: Any) -> None:
+    """Of a model that learnt an embedding for each position (GPT-2): count positions from the first token that is not padding.
+
+    Trainers read prompts padded on the left and leave positions to the model, which would count the padding; turning
+    (rotary) positions do not mind.
+    """
+    if model.config.model_type not in ABSOLUTE:
+        return
+
+    def add(_: Any, args: Any, given: dict[str, Any]) -> Any:
+        mask = given.get("attention_mask")
+        if (
+            given.get("position_ids") is None
+            and given.get("past_key_values") is None
+            and mask is not None
+            and mask.ndim == 2
+        ):
+            given["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return args, given
+
+    model.register_forward_pre_hook(add, with_kwargs=True)
 
 
 def open_writer(folder: str, settings: PolicySettings) -> Writer:
@@ -235,6 +267,7 @@ def open_writer(folder: str, settings: PolicySettings) -> Writer:
         tokenizer.pad_token = tokenizer.eos_token
     _check_room(model.config, settings, folder)
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    heed_padding(model)
     return Writer(model.to(device), tokenizer, device, bf16)
 
 

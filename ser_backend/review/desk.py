@@ -60,8 +60,10 @@ WHY = {
 QUEUE_OF: Mapping[str, Queue] = {  # source -> the queue an answer is filed under; "learn" for others
     name: name for name in ("audit", "sample", "seed", "gold", "repeat", "adjudicate")
 }
-ARRAYS = ("reward_a", "reward_b", "human", "kept_round", "preferred", "corrected", "queue_seed")
-ARRAYS += tuple(f"queue_{name}" for name in MIX)  # which of these lists there are depends on the method
+ARRAYS = (
+    *("reward_a", "reward_b", "human", "kept_round", "preferred", "corrected", "queue_seed"),
+    *(f"queue_{name}" for name in MIX),  # which of these lists there are depends on the method
+)
 OF_THE_SEED = ("seed", "gold")  # sources whose pairs are the seed's
 LEASE_S = 900.0
 RENEW_S = 120.0  # a lease is renewed when it is older

