@@ -33,7 +33,7 @@ STEPS = (
     ),
     Step(
         "Start training",
-        "A model learns the 120 labels, labels the rest and learns those of which it is sure. About 20 s.",
+        "A model learns the 120 labels, labels the rest and learns those of which it is sure. A minute or less.",
         {"train": "Every setting has a value. Press **Start training**.", "watch": "The first model is on its way."},
     ),
     Step(

@@ -5,6 +5,7 @@ A run is described by its row and its job rows; the supervisor (supervisor.py) s
 """
 
 import fcntl
+import itertools
 import os
 import re
 import secrets
@@ -64,7 +65,7 @@ def submit(
     plan(store, config, seed, pool, heldout)
     found_seed, found_pool, found_heldout = _sets(store, seed, pool, heldout)
     run_id = secrets.token_hex(5)
-    name = in_a_line(name) or f"{found_seed.name} on {found_pool.name}"
+    name = in_a_line(name) or _free_name(store, f"{found_seed.name} on {found_pool.name}")
     store.add_run(
         run_id,
         name,
@@ -80,6 +81,12 @@ def submit(
     if detached:
         ensure_supervisor()
     return store.run(run_id)
+
+
+def _free_name(store: Store, name: str) -> str:
+    """The name, numbered where a run has it already."""
+    taken = {run.name for run in store.runs()}
+    return next(found for n in itertools.count(1) if (found := name if n == 1 else f"{name} ({n})") not in taken)
 
 
 def in_a_line(name: str) -> str:

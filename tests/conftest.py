@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two torch processes with two threads 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests. Those that drive a browser stay in one, one after the other, and begin first."""
     for item in items:

@@ -283,6 +283,11 @@ def _refuse_other_encodings(path: Path, text: io.BufferedReader) -> None:
         raise SerError(f"{_named(path)} is UTF-16, UTF-32 or not text at all. Save it as UTF-8 and try again.")
     control = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f")
     invalid = sum("\udc80" <= c <= "\udcff" for c in head.decode("utf-8", "surrogateescape"))
+    if control <= 8 < invalid < len(head) / 3 and control + invalid > len(head) / 100:
+        raise SerError(
+            f"{_named(path)} is text, but not UTF-8 (Latin-1 or Windows-1252, perhaps). Save it as UTF-8; Excel calls that "
+            "CSV UTF-8."
+        )
     if control + invalid > max(8, len(head) / 10):
         raise SerError(f"{_named(path)} holds binary data, not text. Check that its suffix says what it is.")
     if head.startswith(codecs.BOM_UTF8):

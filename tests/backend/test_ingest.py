@@ -540,6 +540,7 @@ def test_a_line_that_never_ends(store, tmp_path, monkeypatch):
         ("x.csv.gz", gzip.compress(random.Random(0).randbytes(9999))[:5000], "cut off or damaged|binary data"),
         ("x.csv.gz", b"prompt,chosen,rejected\na,b,c\n", "not a gzip file"),
         ("x.csv", "prompt,chosen,rejected\na,b,c\n".encode("utf-16"), "UTF-16"),
+        ("x.csv", "prompt,chosen,rejected\nGrüße,schön,öde\n".encode("latin-1") * 9, "text, but not UTF-8"),
         ("x.csv", "prompt,chosen,rejected\na,b,c\n".encode("utf-16-le"), "UTF-16"),
         ("x.jsonl", json.dumps(ROW).encode("utf-32"), "UTF-16, UTF-32"),
         ("x.json", json.dumps([ROW]).encode("utf-32-be"), "UTF-16, UTF-32"),

@@ -284,6 +284,11 @@ def test_data_sets_must_have_the_role_they_are_used_in(
     assert store.runs() == []
 
 
+def test_runs_without_a_name_are_told_apart(submit) -> None:
+    assert [submit(name="").name for _ in range(3)] == ["seed on pool", "seed on pool (2)", "seed on pool (3)"]
+    assert submit(name="mine").name == submit(name="mine").name == "mine"
+
+
 def test_a_worker_in_reserve_takes_the_next_job_and_ends_with_its_supervisor(store, submit, boss) -> None:
     boss.step()
     waiting = boss.reserve
