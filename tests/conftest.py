@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # two torch processes with two threads each on two cores stand in each other's way
+if "PYTEST_XDIST_WORKER" in os.environ:  # torch processes with two threads each on two cores slow each other down
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
