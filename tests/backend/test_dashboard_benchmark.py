@@ -61,18 +61,17 @@ def test_the_worker_tells_of_progress_and_beats_until_it_is_stopped(made: dict) 
 
 
 @pytest.mark.e2e
-def test_a_page_gets_ready_in_a_real_browser(made: dict, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_gets_ready_in_a_real_browser(made: dict, tmp_path) -> None:
     pytest.importorskip("playwright")
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("Chromium is not installed here")
-    some = {view: title for view, title in dashboard.TITLES.items() if view in ("home", "review")}  # all take minutes
-    monkeypatch.setattr(dashboard, "TITLES", some)
-    found = dashboard.measured(made, times=1, poll_s=2.0, log=tmp_path / "server.log")
+    views = ("home", "review")  # all take minutes
+    found = dashboard.measured(made, times=1, poll_s=2.0, log=tmp_path / "server.log", views=views)
     for name in ("open_s", "tab_s"):
-        assert set(found[name]) == set(dashboard.TITLES)
+        assert set(found[name]) == set(views)
         assert all(0 < one["median"] <= one["worst"] for one in found[name].values())
     assert all(one["median"] <= one["drawn"] for one in found["open_s"].values())
     assert 0 < found["watching"]["core"] < 1.5
     assert found["memory_mb"]["most"] >= found["memory_mb"]["resident"] > 0
     told = dashboard.table(made, json.loads(json.dumps(found)))
-    assert all(f"| {view} |" in told for view in dashboard.TITLES)
+    assert all(f"| {view} |" in told for view in views)
