@@ -36,10 +36,11 @@ TITLES = {
     "export": "What do you take home?",
     "compare": "Which run is better?",
     "playground": "What does the model think?",
+    "policy": "Does the reward model lead a language model to better responses?",
     "agreement": "How well do people agree?",
     "users": "Who may do what?",
 }  # in the order of the menu
-FOLDED = ("compare", "playground", "agreement", "users")
+FOLDED = ("compare", "playground", "policy", "agreement", "users")
 GOAL_S, GOAL_MB, GOAL_CORE, GOAL_PAIRS = 1.5, 1_000, 0.10, 20_000
 SETTLE_S = 3.0  # a page that polls is let poll a little before its cost is taken
 READY = """([title, began]) => {

@@ -27,6 +27,9 @@ from ser_backend.calibration import reliability
 from ser_backend.config import RunConfig
 from ser_backend.metrics import accuracy, sigmoid
 from ser_backend.pairs import PairSet
+from ser_backend.policy import figures
+from ser_backend.policy.folder import PolicyFolder
+from ser_backend.policy.settings import PolicySettings
 from ser_backend.records import Role, Round, Run, Status
 from ser_backend.review import Desk
 from ser_backend.run_folder import RunFolder
@@ -54,6 +57,7 @@ class Size:
     small: int = 15  # finished runs over a pool of `seed` pairs
     events: int = 200_000
     answers: int = 2_000
+    policy_steps: int = 2_000
 
 
 def made(size: Size) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def made(size: Size) -> dict[str, Any]:
     small = [_finished(store, f"small {i}", sets, "small pool", 2, i) for i in range(size.small)]
     _answered(store, large[-1], size.answers * 3 // 4)
     _answered(store, small[-1], size.answers - size.answers * 3 // 4)
+    _policy(large[0], size.policy_steps)
     live = _under_way(store, sets)
     finished = [*large, *small]
     each = size.events * 3 // 4 // len(finished)
@@ -168,6 +173,23 @@ def _under_way(store: Store, sets: dict[str, str]) -> Run:
     assert store.claim_job("cpu")
     _write_rounds(store, store.run(run_id), 1, 99)
     return store.run(run_id)
+
+
+def _policy(run: Run, n: int) -> None:
+    """Stopped after n steps of 8 prompts with 4 responses each."""
+    chance, places = np.random.default_rng(7), np.repeat(np.arange(8), 4)
+    settings = PolicySettings(base_model="a/model", prompts="pool", reward_models=f"run:{run.id}", steps=2 * n)
+    folder = PolicyFolder.of("large-policy")
+    folder.begin(settings.as_dict())
+    with (folder.path / "steps.jsonl").open("w") as file:
+        for step in range(1, n + 1):
+            raw, tokens = chance.normal(step / n, 1, (len(places), 1)), chance.integers(20, 128, len(places))
+            kl, entropy = 8 * step / n * chance.random(len(places)), chance.normal(90, 5, len(places))
+            told = figures.responses(
+                raw, settings.members, None, places, ["a b c d"] * len(places), tokens, tokens < 120, kl, kl, entropy
+            )
+            facts = {"step": step, "of": 2 * n, "stage": "checkpoints", "loss": 0.1, "seconds": 6.0}
+            file.write(json.dumps(facts | told) + "\n")
 
 
 def _write_rounds(store: Store, run: Run, rounds: int, number: int) -> None:

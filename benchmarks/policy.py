@@ -27,7 +27,11 @@ from ser_backend.policy.settings import PolicySettings
 from ser_backend.report import versions
 from ser_backend.store import Store
 
-VOCABULARY, LAYERS, WIDTH = 2_048, 3, 192
+VOCABULARY = 2_048
+SMALL = {  # transformers' names
+    "model_type": "llama", "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 3, "num_attention_heads": 6,
+    "num_key_value_heads": 6, "max_position_embeddings": 512, "tie_word_embeddings": True,
+}  # fmt: skip
 COMMON = {
     "lora_rank": 0, "threads": 1, "precision": "float32", "max_prompt_tokens": 160, "max_new_tokens": 64, "batch_size": 32,
     "checkpoint_steps": 50,
@@ -47,22 +51,18 @@ def halves(rows: Sequence[dict[str, Any]], seed: int) -> list[list[dict[str, Any
     return [[row for row in rows if (row["group"] in first) is mine] for mine in (True, False)]
 
 
-def fresh_writer(texts: Sequence[str], folder: Path, seed: int) -> None:
-    """A Llama with random weights and a byte-level BPE tokeniser learnt from the texts."""
+def fresh_writer(texts: Sequence[str], folder: Path, seed: int, facts: dict[str, Any] = SMALL) -> None:
+    """A model with random weights and a byte-level BPE tokeniser learnt from the texts."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     core = ByteLevelBPETokenizer()
     core.train_from_iterator(texts, VOCABULARY, special_tokens=["<end>"], show_progress=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core._tokenizer, eos_token="<end>", pad_token="<end>")
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=512, eos_token_id=0, pad_token_id=0,
-        bos_token_id=None, tie_word_embeddings=True,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    given = {"vocab_size": len(tokenizer), "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None, **facts}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**given)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -173,6 +173,14 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def played(file: Path, asked: dict[str, str]) -> list[dict[str, Any]]:
+    """The seeds an earlier, shorter run with the same settings has finished: the start model is the same again."""
+    if not file.exists():
+        return []
+    earlier = json.loads(file.read_text("utf-8"))
+    return earlier["seeds"] if {**earlier["asked"], "seeds": asked["seeds"]} == asked else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.policy", description=__doc__)
     parser.add_argument("file", type=Path)
@@ -194,10 +202,10 @@ def main() -> None:
         "versions": versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    found["seeds"] = []
+    found["seeds"] = played(chosen.out / "policy.json", asked)
     with scratch() as place:
         base, found["start_loss"], prompts = start_model(rows, place, chosen)
-        for seed in range(chosen.seeds):
+        for seed in range(len(found["seeds"]), chosen.seeds):
             found["seeds"].append(play_seed(rows, seed, base, prompts, place, chosen))
             (chosen.out / "policy.json").write_text(json.dumps(found, indent=1), "utf-8")
             (chosen.out / "policy.md").write_text(table(found["seeds"]) + "\n", "utf-8")

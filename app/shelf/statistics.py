@@ -6,7 +6,7 @@ import streamlit as st
 
 from ser_backend import profile
 from ser_backend.pairs import PairSet
-from ser_backend.profile import Finding, Profile
+from ser_backend.profile import Finding, Profile, apart
 from ser_backend.records import Dataset
 from ser_backend.votes_file import defused
 
@@ -59,7 +59,8 @@ def statistics(dataset: Dataset) -> None:
 
 
 def _count(dataset: Dataset) -> Profile | None:
-    if dataset.n_pairs > profile.AT_ONCE:
+    large = dataset.n_pairs > profile.AT_ONCE
+    if large:
         seconds = dataset.n_pairs / profile.PAIRS_A_SECOND
         st.markdown(
             f"To count {dataset.n_pairs:,} pairs takes about {components.duration(seconds)}; every text is read once, a "
@@ -68,7 +69,7 @@ def _count(dataset: Dataset) -> Profile | None:
         if not st.button("Count now", icon=":material/calculate:", key=f"count-{dataset.id}"):
             return None
     bar = st.progress(0.0, "Reading the texts ...")
-    found = profile.profile(
+    found = (apart.counted if large else profile.profile)(
         dataset.id, lambda done, n: bar.progress(done / n, f"Reading the texts: {done:,} of {n:,} responses")
     )
     bar.empty()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import components
 import duel
+import resource_use
 import state
 import streamlit as st
 from steering import begin, files, known, now, result, steps
@@ -20,12 +21,13 @@ from ser_backend.store import Store
 
 QUESTION = "Does the reward model lead a language model to better responses?"
 NEW = "A new policy"
-STEPS, FIGURES, RESPONSES, SETTINGS, MODEL, LOG = TABS = (
+STEPS, FIGURES, RESPONSES, SETTINGS, MODEL, MACHINE, LOG = TABS = (
     "Step by step",
     "Before and after",
     "Responses",
     "Settings",
     "The model",
+    "Resources",
     "Log",
 )
 
@@ -102,6 +104,8 @@ def _policy(store: Store, found: Known, action: "st.delta_generator.DeltaGenerat
             files.settings(found.settings)
         elif opened == MODEL:
             files.model(folder)
+        elif opened == MACHINE:
+            resource_use.draw(folder.path, active)
         else:
             files.log(folder)
 

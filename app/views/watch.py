@@ -9,8 +9,9 @@ from typing import Literal
 
 import components
 import guide
+import resource_use
 import streamlit as st
-from watching import answer, chosen, figures, known, labels, machine, now, told, wrong
+from watching import answer, chosen, figures, known, labels, now, told, wrong
 
 from ser_backend import jobs, notify
 from ser_backend.alarms import alarms
@@ -108,7 +109,7 @@ def _behind(store: Store, run: Run, rounds: list[Round], folder: RunFolder, audi
         elif opened == ROUNDS:
             figures.draw(store, run, rounds, audited)
         elif opened == MACHINE:
-            machine.draw(run)
+            resource_use.draw(folder.path, components.is_active(run))
         else:
             figures.log(folder)
 

@@ -13,8 +13,9 @@ from ser_backend.policy import queue
 from ser_backend.policy.folder import PolicyFolder
 from ser_backend.policy.settings import PolicySettings
 from ser_backend.records import ACTIVE, Status, User
+from ser_backend.resources import Meter
 
-TABS = ["Step by step", "Before and after", "Responses", "Settings", "The model", "Log"]
+TABS = ["Step by step", "Before and after", "Responses", "Settings", "The model", "Resources", "Log"]
 
 
 @pytest.fixture
@@ -128,6 +129,15 @@ def test_one_is_queued_and_looked_at(open_page, store, settings, finished, label
     page = button(page, "Stop").click().run()
     assert store.policy("policy-1").status == Status.STOPPED
     assert "Train" in labels(page)
+
+
+def test_resources_tell_what_training_took(open_policy, store, settings, finished):
+    finish("far", settings)
+    assert "No worker left figures" in texts(open_policy("far", "Resources"))
+    Meter(PolicyFolder.of("far").path).look()
+    page = open_policy("far", "Resources")
+    assert "At most" in texts(page)
+    assert "Processor cores busy" in charts(page)
 
 
 def test_methods_that_learn_from_examples_ask_for_them(open_page, store, settings, finished):

@@ -357,7 +357,7 @@ def test_checks_of_an_earlier_round_are_told_as_such(open_page, store, calibrate
 
 
 def test_resources_tell_what_a_run_took(open_tab, finished):
-    assert "This run left no figures" in texts(open_tab("Resources"))
+    assert "No worker left figures" in texts(open_tab("Resources"))
     meter = Meter(RunFolder.of(finished.id).path)
     meter.look()
     page = open_tab("Resources")

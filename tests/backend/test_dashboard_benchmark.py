@@ -14,7 +14,7 @@ from ser_backend.records import Status
 from ser_backend.review import Desk
 from ser_backend.store import Store
 
-TINY = Size(pool=240, seed=60, heldout=60, large=1, rounds=1, small=1, events=90, answers=24)
+TINY = Size(pool=240, seed=60, heldout=60, large=1, rounds=1, small=1, events=90, answers=24, policy_steps=40)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 import json
 import random
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from ser_backend import ingest, profile
@@ -12,7 +14,7 @@ from ser_backend.errors import SerError
 from ser_backend.evolution.run_data import prepare
 from ser_backend.metrics import wilson
 from ser_backend.pairs import PairSet
-from ser_backend.profile import figures, personal
+from ser_backend.profile import apart, figures, personal
 from ser_backend.records import Dataset, Role
 from ser_backend.store import Store
 
@@ -375,6 +377,28 @@ def test_it_is_counted_once_and_read_back_the_same(store, tmp_path, monkeypatch)
     assert first.kinds[0].message == "The response is empty."
     monkeypatch.setattr(profile, "VERSION", profile.VERSION + 1)
     assert profile.known(dataset.id) is None
+
+
+def test_a_process_of_its_own_counts_the_same_and_ends_with_who_asked(store, tmp_path, monkeypatch):
+    dataset = stored(store, tmp_path, [row(f"p{i}", f"long long {i}", f"b {i}") for i in range(30)])
+    kept = PairSet.open(dataset.id).folder / profile.FILE
+    here = profile.profile(dataset.id)
+    kept.unlink()
+    seen: list[tuple[int, int]] = []
+    assert apart.counted(dataset.id, lambda done, n: seen.append((done, n))) == here
+    assert seen[-1] == (60, 60)
+    kept.unlink()
+
+    def leaves(done: int, n: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apart.counted(dataset.id, leaves)
+    assert not [p for p in psutil.Process().children() if "apart" in " ".join(p.cmdline())]
+    kept.unlink(missing_ok=True)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SerError, match="exit code 1"):
+        apart.counted(dataset.id, leaves)
 
 
 def test_the_whole_of_a_set_is_never_in_memory(store, tmp_path, monkeypatch):

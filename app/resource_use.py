@@ -1,28 +1,27 @@
-"""What the run takes of the machine: now, at most, and over time."""
+"""What a run or a policy takes of the machine: now, at most, and over time."""
+
+from pathlib import Path
 
 import charts
-import components
 import streamlit as st
 
 from ser_backend import resources
 from ser_backend.cost.machine import gib, this_machine
-from ser_backend.records import Run
-from ser_backend.run_folder import RunFolder
 
 EVERY_S = 5.0
 GPU_HELP = "In use on the worker's GPU, by whomever."
 MEMORY_HELP = "Of the worker and what it started. Memory that several of them share counts each time."
 
 
-def draw(run: Run) -> None:
-    active = components.is_active(run)
-    st.fragment(_draw, run_every=EVERY_S if active else None)(run, active)
+def draw(folder: Path, active: bool) -> None:
+    """folder: that of the run or policy; active: waiting or under way, so that its figures change."""
+    st.fragment(_draw, run_every=EVERY_S if active else None)(folder, active)
 
 
-def _draw(run: Run, active: bool) -> None:
-    found = resources.read(RunFolder.of(run.id).path)
+def _draw(folder: Path, active: bool) -> None:
+    found = resources.read(folder)
     if found is None:
-        st.caption("No worker has looked yet." if active else "This run left no figures of what it took.")
+        st.caption("No worker has looked yet." if active else "No worker left figures of what it took.")
         return
     machine = this_machine()
     live, now, peak = active and found.is_live(), found.now, found.peak
@@ -31,7 +30,7 @@ def _draw(run: Run, active: bool) -> None:
     rows.append(("Memory", f"{gib(now.memory)} of {total}", f"at most {gib(peak.memory)}", MEMORY_HELP))
     if peak.gpu:
         rows.append(("GPU memory", gib(now.gpu), f"at most {gib(peak.gpu)}", GPU_HELP))
-    rows.append(("This run on disk", _size(now.disk), f"at most {_size(peak.disk)}", ""))
+    rows.append(("Its folder on disk", _size(now.disk), f"at most {_size(peak.disk)}", ""))
     rows.append(("Free on its disk", gib(now.free), f"at least {gib(peak.free)}", ""))
     with st.container(horizontal=True, key="resources"):
         for title, value, most, help in rows:
@@ -46,7 +45,7 @@ def _draw(run: Run, active: bool) -> None:
     busy, memory = charts.resources(found.samples, machine.cores)
     left.plotly_chart(busy, key="busy", config=charts.CONFIG)
     right.plotly_chart(memory, key="memory", config=charts.CONFIG)
-    st.caption(f"A sample every {found.every:g} s; a run that is resumed goes on with these figures.")
+    st.caption(f"A sample every {found.every:g} s; what is resumed goes on with these figures.")
 
 
 def _size(n_bytes: float) -> str:
