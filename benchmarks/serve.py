@@ -43,7 +43,7 @@ WORDS = (
     "is",
     "light",
 )
-WAYS = ((1, 8), (8, 4), (16, 4), (32, 4))  # texts a request, clients
+WAYS = ((1, 8), (8, 4), (16, 4), (32, 4), (128, 2))  # texts a request, clients
 
 
 def texts(n: int) -> list[Response]:

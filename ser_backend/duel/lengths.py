@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, stdtrit
 
 from ser_backend.duel.figures import spread, win_rate
@@ -92,6 +91,8 @@ class _Fit:
 
 def _end(won: np.ndarray, x: np.ndarray, best: _Fit, allowed: float, sign: float) -> float:
     """The level at which the best of all slopes is only just likely enough."""
+    from scipy.optimize import brentq  # 0.3 s of the first opening of a page that may not need it
+
     slope = best.slope
 
     def left(level: float) -> float:

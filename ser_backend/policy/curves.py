@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ser_backend.policy.figures import student
+
 MOST = 400  # points of a curve
 MEMBER = "member:"  # before the name of a reward model, in the name of its curve
 NAN = float("nan")
@@ -119,8 +121,6 @@ class Steps:
 
 def thinned(step: np.ndarray, value: np.ndarray, se: np.ndarray, prompts: np.ndarray, most: int = MOST) -> Curve:
     """All (n,). Of steps that are drawn as one point the prompts are different draws, so their errors add up as squares."""
-    from scipy.stats import t
-
     known = np.isfinite(value)
     step, value, se, prompts = (found[known] for found in (step, value, se, prompts))
     each = -(-len(step) // most) or 1
@@ -134,7 +134,7 @@ def thinned(step: np.ndarray, value: np.ndarray, se: np.ndarray, prompts: np.nda
     error = np.sqrt(added(se**2)) / sizes
     freedom = added(np.maximum(prompts - 1, 0))
     with np.errstate(invalid="ignore"):
-        half = np.where(freedom > 0, t.ppf(0.975, np.where(freedom > 0, freedom, 1)), NAN) * error
+        half = np.where(freedom > 0, student(np.where(freedom > 0, freedom, 1)), NAN) * error
     middle = added(step.astype(float)) / sizes
     return Curve(middle, mean, mean - half, mean + half, each)
 

@@ -16,6 +16,13 @@ WORD = re.compile(r"\w+|[^\w\s]")
 Step = Mapping[str, Any]
 
 
+def student(freedom: Any) -> Any:
+    """Standard errors on either side of a mean in its 95 % interval, by Student's t; NaN without a degree of freedom."""
+    from scipy.special import stdtrit  # scipy.stats would add half a second to the opening of a page
+
+    return stdtrit(freedom, 0.975)
+
+
 def mean(values: np.ndarray, prompts: np.ndarray) -> dict[str, float | int | None]:
     """Mean with its standard error; responses to one prompt are alike, so the prompts are what is drawn. n: responses."""
     values = np.asarray(values, float)
@@ -28,7 +35,6 @@ def mean(values: np.ndarray, prompts: np.ndarray) -> dict[str, float | int | Non
 
 def difference(after: np.ndarray, before: np.ndarray, p_after: np.ndarray, p_before: np.ndarray) -> dict[str, Any]:
     """After less before, prompt by prompt, for prompts that both have; 95 % interval by Student's t."""
-    from scipy.stats import t
 
     def by_prompt(values: np.ndarray, prompts: np.ndarray) -> dict[int, float]:
         return {int(p): float(np.mean(values[prompts == p])) for p in np.unique(prompts)}
@@ -37,7 +43,7 @@ def difference(after: np.ndarray, before: np.ndarray, p_after: np.ndarray, p_bef
     found = np.array([one[p] - other[p] for p in one if p in other])
     if len(found) < 2:
         return {"mean": float(found.mean()) if len(found) else None, "low": None, "high": None, "prompts": len(found)}
-    half = float(t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
+    half = float(student(len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
     value = float(found.mean())
     return {"mean": value, "low": value - half, "high": value + half, "prompts": len(found)}
 

@@ -16,6 +16,7 @@ import numpy as np
 from ser_backend import home
 from ser_backend.best_of import FEWEST_PROMPTS, kl
 from ser_backend.errors import SerError
+from ser_backend.policy import figures
 from ser_backend.policy import prompts as asking
 from ser_backend.policy.folder import PolicyFolder
 from ser_backend.policy.members import open_members
@@ -175,8 +176,6 @@ def in_words(points: Sequence[Gain], settings: PolicySettings, judge_sd: float |
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    from scipy.stats import t
-
     mean = float(values.mean())
-    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(figures.student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - half, mean + half

@@ -133,10 +133,8 @@ def reached(folder: PolicyFolder, gain: Mapping[str, Any]) -> Reached | None:
 
 
 def _with_error(figure: Mapping[str, Any]) -> tuple[float, float, float]:
-    from scipy.stats import t
-
     value, se = figure["mean"], figure["se"]
-    half = float(t.ppf(0.975, figure["prompts"] - 1)) * se if se is not None else float("nan")
+    half = float(figures.student(figure["prompts"] - 1)) * se if se is not None else float("nan")
     return value, max(0.0, value - half), value + half
 
 

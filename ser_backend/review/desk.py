@@ -114,7 +114,7 @@ class Desk:
             elif row is not None and review.self_label and review.round in in_use:
                 self.kept_in[row], self.self_label[row] = review.round, 1 if review.self_label == "a" else -1
         is_open = self.is_open = folder.arrays("data", "pool_open")["pool_open"]
-        learn = np.flatnonzero(is_open & (self.kept_in == 0))
+        learn = np.flatnonzero(is_open & (self.kept_in == 0)).astype(np.int32)
         shuffled = order.of_pool(folder, self.pool, run_id)
         self._order: dict[str, np.ndarray] = {
             "learn": learn[np.argsort(np.abs(self.margin[learn]), kind="stable")],
