@@ -71,7 +71,7 @@ def by_ours(settings: PolicySettings, prompts: Sequence[str]) -> tuple[list[floa
     def tell(kind: str, facts: dict[str, Any]) -> bool:
         if kind == "step_finished":
             ends.append(time.perf_counter())
-            lengths.append(facts["length"]["mean"] * facts["length"]["n"])
+            lengths.append(facts["length"] * facts["reward"]["n"])
         return False
 
     members = open_members(settings.members, "", settings.threads)

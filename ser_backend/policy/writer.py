@@ -23,7 +23,7 @@ from ser_backend.policy.turns import Messages, alone, messages, without_system
 from ser_backend.transformer.bases import base_folder, in_words, tokenizer_of
 
 AT_ONCE = 64  # responses sampled together
-LOGITS = 1 << 26  # numbers of two models' predictions in memory together
+LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # numbers of two models' predictions in memory together
 ABSOLUTE = ("gpt2", "gpt_neo", "gpt_bigcode")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 PROBE = "ser-studio-probe"  # a system message that no template writes by itself
@@ -151,16 +151,25 @@ class Writer:
         found = {name: np.zeros(len(responses)) for name in ("kl", "sampled_kl", "entropy")}
         vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
         order = sorted(range(len(responses)), key=lambda row: len(responses[row]) + len(prompts[row]))
+        room = LOGITS[self.device]
         while order:
             longest = 1
             part: list[int] = []
             while order and (
-                not part or (len(part) + 1) * max(longest, len(responses[order[-1]])) * vocabulary * 2 <= LOGITS
+                not part or (len(part) + 1) * max(longest, len(responses[order[-1]])) * vocabulary * 2 <= room
             ):
                 part.append(order.pop())
                 longest = max(longest, len(responses[part[-1]]))
-            with torch.no_grad(), self.evaluating():
-                told = self._compared([prompts[row] for row in part], [responses[row] for row in part], temperature)
+            try:
+                with torch.no_grad(), self.evaluating():
+                    told = self._compared([prompts[row] for row in part], [responses[row] for row in part], temperature)
+            except RuntimeError as error:
+                if not is_memory(error) or len(part) == 1:
+                    raise
+                order += reversed(part)
+                room = len(part) // 2 * longest * vocabulary * 2
+                self._free()
+                continue
             for name, values in zip(("kl", "sampled_kl", "entropy"), told, strict=True):
                 found[name][part] = values.cpu().numpy()
         return found

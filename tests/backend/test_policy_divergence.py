@@ -84,6 +84,32 @@ def test_what_is_measured_does_not_depend_on_padding_or_company(tmp_path, kind):
     assert (together["kl"] > 0.01).all()
 
 
+def test_running_out_of_memory_measures_fewer_at_a_time_and_the_same(tmp_path, monkeypatch):
+    settings = PolicySettings(max_prompt_tokens=40, max_new_tokens=20, threads=1)
+    writer = open_writer(tiny.build("llama", tmp_path / "a"), settings)
+    writer.reference = open_writer(tiny.build("llama", tmp_path / "b", seed=1), settings).model
+    prompts = writer.prompt_ids(["what is it", "why", "on", "how", "a kind reason"])
+    written = [[5, 6, 7], [9], [4, 4, 8, 9, 10, 11], [8, 8], [3]]
+    expected = writer.measured(prompts, written, 0.7)
+    compared, sizes = type(writer)._compared, []
+
+    def little_memory(self, prompts, responses, temperature):
+        sizes.append(len(prompts))
+        if len(prompts) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compared(self, prompts, responses, temperature)
+
+    monkeypatch.setattr(type(writer), "_compared", little_memory)
+    most = 2
+    found = writer.measured(prompts, written, 0.7)
+    assert sizes[:2] == [5, 2]
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], abs=1e-4)
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        writer.measured(prompts, written, 0.7)
+
+
 def test_samples_end_at_their_end_are_repeatable_and_disturb_nothing(tmp_path):
     settings = PolicySettings(max_prompt_tokens=40, max_new_tokens=12, threads=1)
     writer = open_writer(tiny.build("llama", tmp_path / "a"), settings)
