@@ -49,7 +49,7 @@ STYLE = """<style>
 .st-key-corner button { color: inherit !important; }
 .st-key-corner button p { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 6rem; }
 .st-key-door { max-width: 400px; margin: 9vh auto 0; }
-[data-testid^="stBaseButton"][kind$="Active"] { color: inherit; font-weight: 600; }
+button[data-variant][data-selected="true"] { color: inherit !important; font-weight: 600; }
 .st-key-charts [data-testid="stColumn"] { min-width: min(350px, 100%); }
 .ser-pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: .6rem .8rem; }
 .ser-desk { height: clamp(320px, calc(100vh - 372px), 900px); grid-template-rows: fit-content(36%) minmax(0, 1fr); }

@@ -237,7 +237,7 @@ class Desk {
     for (const side of ["left", "right"]) {
       const part = view[side];
       const { head, text } = this.panes[side];
-      head.textContent = `${side === "left" ? "Left" : "Right"} · ${part.words.toLocaleString()} words`;
+      head.textContent = `${side === "left" ? "Left" : "Right"} · ${part.words.toLocaleString()} ${part.words === 1 ? "word" : "words"}`;
       text.replaceChildren(tree(body(part), make("div", isRaw(part) ? "raw" : "rich")));
       text.dir = part.dir;
       if (!part.chars) text.append(make("div", "more", "(empty)"));
