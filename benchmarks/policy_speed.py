@@ -33,7 +33,10 @@ from ser_backend.policy.shaping import Start, shaped
 from ser_backend.policy.training import train
 from ser_backend.policy.writer import open_writer
 
-MODELS = {"small": SMALL, **{name: {"model_type": "qwen2", **facts} for name, facts in MODEL_CONFIGS.items()}}
+MODELS = {
+    "small": SMALL,
+    **{name: {"model_type": "qwen2", "tie_word_embeddings": True, **facts} for name, facts in MODEL_CONFIGS.items()},
+}
 WARM_UP = 2  # steps before the clock starts
 WAYS = ("trl", "ours")
 
