@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import state
 import streamlit as st
@@ -40,6 +41,7 @@ OUTCOMES = {
     "skipped": ("skipped", ":material/remove:", "gray"),
 }
 TABLE_ROWS = 100
+LOG_BYTES, LOG_LINES = 16_000, 60
 MOST_ALARMS = 3  # more are folded
 
 STYLE = """<style>
@@ -294,3 +296,15 @@ def outcome(rounds: Sequence[Round]) -> str | None:
         return "open"
     _, low, high = model.difference
     return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
+def log_end(path: Path, nothing: str) -> None:
+    """The last lines of a worker's log, and where it lies."""
+    if not path.exists():
+        st.caption(nothing)
+        return
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
+    st.code("\n".join(lines), language=None, height=320)
+    st.caption(plain(str(path)))

@@ -1,15 +1,13 @@
-"""What a policy leaves and what it was asked for: its model, its settings, its log."""
+"""What a policy leaves and what it was asked for: its model and its settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import components
 import streamlit as st
 
 from ser_backend.policy.folder import PolicyFolder
 from ser_backend.policy.settings import describe
 
-LOG_BYTES, LOG_LINES = 16_000, 60
 LOAD = """from {package} import {auto}
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("{path}")
@@ -38,15 +36,3 @@ def settings(found: Mapping[str, Any]) -> None:
         if value != ""
     ]
     st.dataframe(rows, hide_index=True, column_config={"meaning": st.column_config.TextColumn(width="large")})
-
-
-def log(folder: PolicyFolder) -> None:
-    path = folder.log()
-    if not path.exists():
-        st.caption("No worker of the queue has written anything.")
-        return
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
-    st.code("\n".join(lines), language=None, height=320)
-    st.caption(components.plain(str(path)))

@@ -107,7 +107,7 @@ def _policy(store: Store, found: Known, action: "st.delta_generator.DeltaGenerat
         elif opened == MACHINE:
             resource_use.draw(folder.path, active)
         else:
-            files.log(folder)
+            components.log_end(folder.log(), "No worker of the queue has written anything.")
 
 
 def _actions(store: Store, found: Known, folder: PolicyFolder) -> None:

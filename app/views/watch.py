@@ -111,7 +111,7 @@ def _behind(store: Store, run: Run, rounds: list[Round], folder: RunFolder, audi
         elif opened == MACHINE:
             resource_use.draw(folder.path, components.is_active(run))
         else:
-            figures.log(folder)
+            components.log_end(folder.log(), "Nothing is written yet.")
 
 
 page()

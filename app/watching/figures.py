@@ -1,4 +1,4 @@
-"""Every round in figures, what the doctor found, and the worker's log."""
+"""Every round in figures, and what the doctor found."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,6 @@ from watching import known
 
 DOCTOR = {"before": "Before training", "after": "After training"}
 WHERE_KNOWN = ("certified", "flips")  # columns of the table that not every method has
-LOG_BYTES, LOG_LINES = 16_000, 60
 CALIBRATION_HELP = (
     "Of the teacher where there is one, judged on people's labels that it did not see: before and after its temperature. "
     "Offset and scale are mean and standard deviation of all rewards of the pool; only differences of rewards mean anything."
@@ -118,14 +117,3 @@ def doctor(folder: RunFolder) -> None:
     parts = [(title, from_dicts(found.get(key))) for key, title in DOCTOR.items()]
     if any(checks for _, checks in parts):
         components.doctor_card(parts)
-
-
-def log(folder: RunFolder) -> None:
-    path = folder.log()
-    if not path.exists():
-        st.caption("Nothing is written yet.")
-        return
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
-    st.code("\n".join(lines), language=None, height=320)
