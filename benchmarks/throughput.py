@@ -36,7 +36,8 @@ import pandas as pd
 from ser_backend.errors import SerError
 from ser_backend.records import Response
 from ser_backend.transformer.classifier import Classifier
-from ser_backend.transformer.fine_tune import Examples, Recipe, fine_tune
+from ser_backend.transformer.fine_tune import fine_tune
+from ser_backend.transformer.plan import Examples, Recipe
 from ser_backend.transformer.tokens import SEPARATOR, TokenTable
 
 PYTHON = [sys.executable, "-m", "benchmarks.throughput"]  # how a measurement is started

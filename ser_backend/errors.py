@@ -3,6 +3,8 @@
 A message is a sentence in three parts: what was found, what was needed, what to do.
 """
 
+import sys
+
 
 class SerError(Exception):
     """Something the user can act on; pages and the command line print it without a traceback."""
@@ -22,3 +24,13 @@ class TooFast(StaleVote):
 
 class Forbidden(SerError):
     """The role of the person who asked does not allow it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the machine's or a GPU's, whoever says so. Loads no torch: an error of its own has loaded it."""
+    torch = sys.modules.get("torch")
+    return (
+        isinstance(error, MemoryError)
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+        or "can't allocate memory" in str(error)
+    )

@@ -8,10 +8,9 @@ from contextlib import closing
 from typing import Any
 
 from ser_backend import notify
-from ser_backend.errors import SerError
+from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.policy import gain, loop
 from ser_backend.policy.folder import PolicyFolder
-from ser_backend.policy.members import is_memory
 from ser_backend.policy.settings import PolicySettings
 from ser_backend.policy.telling import Event
 from ser_backend.records import Job, Status
@@ -95,6 +94,6 @@ def _without_memory_errors(telling: Generator[Event, None, Any], sentence: str) 
     try:
         yield from telling
     except (RuntimeError, MemoryError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise SerError(sentence) from error

@@ -22,7 +22,8 @@ from ser_backend.pairs import smaller_is_a
 from ser_backend.records import Response, pair_id, response_ids
 from ser_backend.reward_model import HeadModel
 from ser_backend.transformer.bases import BUNDLED
-from ser_backend.transformer.classifier import Classifier, has_head
+from ser_backend.transformer.classifier import Classifier
+from ser_backend.transformer.heads import has_head
 from ser_backend.transformer.tokens import Ends, Rows, TokenTable
 
 __all__ = ["as_dicts", "diagnose", "examine_accuracy", "examine_model", "examine_pairs", "examine_saved"]

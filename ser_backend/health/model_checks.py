@@ -9,17 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ser_backend.errors import SerError
+from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.health.checks import Check, check
 from ser_backend.records import Response
-from ser_backend.transformer.classifier import (
-    Classifier,
-    has_head,
-    heads_of,
-    is_decoder,
-    is_out_of_memory,
-    positions_of,
-)
+from ser_backend.transformer.classifier import Classifier
+from ser_backend.transformer.heads import has_head, heads_of, is_decoder
+from ser_backend.transformer.opening import positions_of
 from ser_backend.transformer.tokens import Ends, Rows, TokenTable, rendered
 
 # Share of the largest reward by which it may move: rounding, by number format. "features": float16 features, where a

@@ -32,7 +32,8 @@ from ser_backend.learners import Labels, Progress
 from ser_backend.learners.examination import accuracy_checks, sample, write_down
 from ser_backend.run_folder import RunFolder
 from ser_backend.transformer.classifier import Classifier
-from ser_backend.transformer.fine_tune import Examples, Recipe, fine_tune, plan_steps
+from ser_backend.transformer.fine_tune import fine_tune
+from ser_backend.transformer.plan import Examples, Recipe, plan_steps
 from ser_backend.transformer.tokens import Cuts, TokenTable
 
 TEXTS_AT_ONCE = 4_096  # read and tokenised

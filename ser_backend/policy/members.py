@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ser_backend.errors import SerError
+from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.reward_model import Rewarder
 
 
@@ -67,7 +67,7 @@ def _ask(member: Rewarder, prompts: Sequence[str], texts: Sequence[str]) -> np.n
     except SerError:
         raise
     except (RuntimeError, ValueError, OSError, IndexError, KeyError) as error:
-        if is_memory(error):
+        if is_out_of_memory(error):
             raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SerError(
@@ -80,10 +80,3 @@ def _ask(member: Rewarder, prompts: Sequence[str], texts: Sequence[str]) -> np.n
             "so the policy cannot be trained on it. Check it with `doctor`, or use precision=float32 for it."
         )
     return found
-
-
-def is_memory(error: BaseException) -> bool:
-    """Whether memory ran out, whoever says so."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ser_backend.errors import SerError
+from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.policy import figures
 from ser_backend.policy.folder import COMPLETE, PolicyFolder
-from ser_backend.policy.members import Members, is_memory
+from ser_backend.policy.members import Members
 from ser_backend.policy.prompts import Example, order_of
 from ser_backend.policy.settings import ONLINE, PolicySettings
 from ser_backend.policy.shaping import Start, shaped
@@ -100,7 +100,7 @@ def train(
         try:
             return _attempt(model, size, settings, folder, tell, stage, prompts, examples, members, start, judge)
         except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             group = settings.samples_per_prompt if settings.method in ONLINE else 1
             smaller = largest(settings.batch, group, size // 2)

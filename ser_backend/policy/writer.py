@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ser_backend.errors import SerError
+from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.policy.divergence import of_logits
-from ser_backend.policy.members import is_memory
 from ser_backend.policy.settings import PolicySettings
 from ser_backend.policy.turns import Messages, alone, messages, without_system
 from ser_backend.transformer.bases import base_folder, in_words, tokenizer_of
@@ -113,7 +112,7 @@ class Writer:
                     torch.manual_seed(hash((seed, begin)) & 0x7FFFFFFF)
                     found = self._written([ids for _, ids in part], settings)
             except RuntimeError as error:
-                if not is_memory(error) or at_once == 1:
+                if not is_out_of_memory(error) or at_once == 1:
                     raise
                 at_once = max(1, at_once // 2)
                 self._free()
@@ -164,7 +163,7 @@ class Writer:
                 with torch.no_grad(), self.evaluating():
                     told = self._compared([prompts[row] for row in part], [responses[row] for row in part], temperature)
             except RuntimeError as error:
-                if not is_memory(error) or len(part) == 1:
+                if not is_out_of_memory(error) or len(part) == 1:
                     raise
                 order += reversed(part)
                 room = len(part) // 2 * longest * vocabulary * 2

@@ -27,7 +27,8 @@ from ser_backend.shipping import card as cards
 from ser_backend.shipping import export
 from ser_backend.store import Store
 from ser_backend.transformer.classifier import Classifier
-from ser_backend.transformer.fine_tune import Examples, Recipe, Trained, fine_tune, plan_steps
+from ser_backend.transformer.fine_tune import Trained, fine_tune
+from ser_backend.transformer.plan import Examples, Recipe, plan_steps
 from ser_backend.transformer.tokens import TokenTable
 
 TEXTS_AT_ONCE = 4_096  # read and tokenised

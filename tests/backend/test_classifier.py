@@ -12,8 +12,9 @@ import torch
 
 from ser_backend.errors import SerError
 from ser_backend.records import Response
-from ser_backend.transformer import classifier as module
-from ser_backend.transformer.classifier import Classifier, head_of
+from ser_backend.transformer import opening
+from ser_backend.transformer.classifier import Classifier
+from ser_backend.transformer.heads import head_of
 from ser_backend.transformer.tokens import TokenTable
 
 PAIRS = [
@@ -334,7 +335,7 @@ def test_a_reserved_token_is_taken_before_the_vocabulary_grows(bodies: dict[str,
     llama3, gpt2 = Classifier.load(bodies["llama3"]), Classifier.load(bodies["gpt2"])
     assert llama3.tokenizer.pad_token == "<|reserved_special_token_0|>"
     assert llama3.model.get_input_embeddings().weight.shape[0] == len(tiny.tokeniser("llama3"))
-    assert gpt2.tokenizer.pad_token == module.NEW_PAD
+    assert gpt2.tokenizer.pad_token == opening.NEW_PAD
     assert gpt2.model.get_input_embeddings().weight.shape[0] == len(tiny.tokeniser("gpt2")) + 1
 
 

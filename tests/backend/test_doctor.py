@@ -21,7 +21,8 @@ from ser_backend.pairs import PairSet
 from ser_backend.records import Response
 from ser_backend.reward_model import HeadModel
 from ser_backend.store import Store
-from ser_backend.transformer.classifier import Classifier, head_of
+from ser_backend.transformer.classifier import Classifier
+from ser_backend.transformer.heads import head_of
 from ser_backend.transformer.tokens import Ends
 
 SOUND = ("bert", "llama", "qwen2", "gpt2")

@@ -14,7 +14,7 @@ import pytest
 from ser_backend import cli, home, jobs
 from ser_backend.cli import main, parser
 from ser_backend.config import ENGINES, PRESETS, RunConfig
-from ser_backend.cost import estimate, forecast, machine
+from ser_backend.cost import dry_run, estimate, forecast, machine
 from ser_backend.cost.forecast import Forecast, Measured, Note, Work, in_words
 from ser_backend.cost.machine import GIB, Gpu, Machine
 from ser_backend.errors import SerError
@@ -232,10 +232,10 @@ def test_a_large_pool_is_sampled_by_whole_groups(
 ) -> None:
     data = data_of(tuned)
     mask = np.ones(len(data.seed_rows), bool)
-    whole = estimate._sample(data, mask, 0)
+    whole = dry_run.sample_of(data, mask, 0)
     assert (whole.seed_share, whole.pool_share) == (1, 1)
-    monkeypatch.setattr(estimate, "MOST_TEXTS", 100)
-    some = estimate._sample(data, mask, 0)
+    monkeypatch.setattr(dry_run, "MOST_TEXTS", 100)
+    some = dry_run.sample_of(data, mask, 0)
     assert len(some.pool) == 25
     assert some.pool_share == pytest.approx(25 / data.pool_open.sum())
     assert len(some.texts) < len(whole.texts)
@@ -270,7 +270,7 @@ def test_memory_that_runs_out_is_a_sentence(
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(estimate, "_tuned", full)
+    monkeypatch.setattr(estimate, "tuned", full)
     with pytest.raises(SerError, match="The dry run ran out of memory"):
         estimate.measure(store, tuned, data_of(tuned), quiet)
 
@@ -318,7 +318,7 @@ def test_a_run_that_starts_has_the_slot_at_once(
         return MEASURED
 
     monkeypatch.setattr(estimate.os, "execv", begin_again)
-    monkeypatch.setattr(estimate, "_tuned", busy)
+    monkeypatch.setattr(estimate, "tuned", busy)
     estimate.main("abc")
     assert began_again.is_set()
 

@@ -23,8 +23,10 @@ from ser_backend import home
 from ser_backend.errors import SerError
 from ser_backend.records import Response
 from ser_backend.transformer import fine_tune as module
-from ser_backend.transformer.classifier import Classifier, head_of
-from ser_backend.transformer.fine_tune import Examples, Recipe, Trained, fine_tune, plan_steps
+from ser_backend.transformer.classifier import Classifier
+from ser_backend.transformer.fine_tune import Trained, fine_tune
+from ser_backend.transformer.heads import head_of
+from ser_backend.transformer.plan import Examples, Recipe, plan_steps, schedule
 from ser_backend.transformer.tokens import TokenTable
 
 CHANCE = random.Random(0)
@@ -263,12 +265,10 @@ def test_no_pairs_are_said() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [module.schedule(step, 10, 0.2) for step in range(10)]
+    rates = [schedule(step, 10, 0.2) for step in range(10)]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
-    assert module.schedule(0, 1, 0.0) == 1
-    assert all(
-        0 < module.schedule(step, n, w) <= 1 for n in range(1, 9) for w in (0, 0.05, 0.5, 1) for step in range(n)
-    )
+    assert schedule(0, 1, 0.0) == 1
+    assert all(0 < schedule(step, n, w) <= 1 for n in range(1, 9) for w in (0, 0.05, 0.5, 1) for step in range(n))
 
 
 # ---- learning

@@ -14,7 +14,8 @@ from ser_backend.records import Response
 from ser_backend.transformer import prefix as module
 from ser_backend.transformer.classifier import Classifier
 from ser_backend.transformer.cores import SideBySide
-from ser_backend.transformer.fine_tune import Examples, Recipe, Trained, fine_tune
+from ser_backend.transformer.fine_tune import Trained, fine_tune
+from ser_backend.transformer.plan import Examples, Recipe
 from ser_backend.transformer.prefix import Prefix
 from ser_backend.transformer.tokens import TokenTable
 

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from ser_backend.records import Response
 from ser_backend.transformer import fine_tune as tuning
 from ser_backend.transformer import shared_prompt as module
-from ser_backend.transformer.classifier import Classifier, head_of
-from ser_backend.transformer.fine_tune import Examples, Recipe, Trained, fine_tune
+from ser_backend.transformer.classifier import Classifier
+from ser_backend.transformer.fine_tune import Trained, fine_tune
+from ser_backend.transformer.heads import head_of
+from ser_backend.transformer.plan import Examples, Recipe
 from ser_backend.transformer.shared_prompt import Batch, Bundle, plan
 from ser_backend.transformer.tokens import TokenTable
 

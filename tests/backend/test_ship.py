@@ -22,7 +22,8 @@ from ser_backend.shipping.card import Shape, snippet
 from ser_backend.shipping.export import ship
 from ser_backend.transformer import merge
 from ser_backend.transformer.classifier import Classifier
-from ser_backend.transformer.fine_tune import Examples, Recipe, fine_tune
+from ser_backend.transformer.fine_tune import fine_tune
+from ser_backend.transformer.plan import Examples, Recipe
 from ser_backend.transformer.tokens import rendered
 
 KINDS = ("bert", "llama", "qwen2", "gpt2")

@@ -9,7 +9,8 @@ import torch
 
 from ser_backend.records import Response
 from ser_backend.transformer.classifier import Classifier
-from ser_backend.transformer.fine_tune import Examples, Recipe, fine_tune
+from ser_backend.transformer.fine_tune import fine_tune
+from ser_backend.transformer.plan import Examples, Recipe
 
 pytest.importorskip("trl")
 
