@@ -93,9 +93,10 @@ ALLOWED = {
     "people": {"learners", "run_data", "training"},
     "rounds": {
         *("acquisition", "alarms", "calibration", "choosing", "gate", "learners", "people", "run_data", "run_folder"),
-        *("seed_audit", "self_label"),
+        *("seed_audit", "self_label", "state"),
     },
-    "loop": {"choosing", "learners", "rounds", "run_data", "run_folder"},
+    "state": {"learners", "people"},
+    "loop": {"choosing", "learners", "rounds", "run_data", "run_folder", "state"},
     "review": {"calibration", "pairs", "run_folder", "store"},
     "annotators": {"agreement", "alarms", "calibration", "desk_figures", "pairs", "review", "store"},
     "votes_file": {"store"},

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ser_backend.config import RunConfig
-from ser_backend.evolution.rounds import Played, Rounds
+from ser_backend.evolution.rounds import Rounds
 from ser_backend.evolution.run_data import RunData
+from ser_backend.evolution.state import Played
 from ser_backend.learners import learner_for
 from ser_backend.records import Checks, Preferred, Round
 from ser_backend.run_folder import RunFolder
