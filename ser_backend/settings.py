@@ -36,7 +36,7 @@ class Settings:
             if entry["among"] and value not in entry["among"]:
                 raise SerError(f"{name} is {value!r}; it must be one of {', '.join(entry['among'])}.")
             if isinstance(value, int | float) and not entry["low"] <= value <= entry["high"]:
-                raise SerError(f"{name} is {value}; it must be from {entry['low']:g} to {entry['high']:g}.")
+                raise SerError(f"{name} is {value}; it must be from {entry['low']:,} to {entry['high']:,}.")
         return self
 
     def changed(self, settings: Mapping[str, Any]) -> Self:
@@ -54,7 +54,7 @@ class Settings:
                 raise SerError(f"{name} is {raw!r}; it must be {wanted}.") from None
             if values[name] != values[name]:
                 raise SerError(
-                    f"{name} is not a number; it must be from {known[name]['low']:g} to {known[name]['high']:g}."
+                    f"{name} is not a number; it must be from {known[name]['low']:,} to {known[name]['high']:,}."
                 )
         return replace(self, **values)  # type: ignore[type-var]
 

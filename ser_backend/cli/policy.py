@@ -112,17 +112,17 @@ def _resume(chosen: argparse.Namespace) -> int:
 
 def _train(chosen: argparse.Namespace) -> int:
     """Ctrl+C is heard between two steps, and a checkpoint kept."""
+    from ser_backend.policy import queue
     from ser_backend.policy.folder import PolicyFolder
     from ser_backend.policy.loop import run
 
     settings = _chosen(chosen).validate()
     if chosen.queue:
-        from ser_backend.policy import queue
-
         store = Store.open()
         queue.train(store, chosen.name, settings)
         return _queued(store, chosen.name)
     folder = PolicyFolder.of(chosen.name)
+    queue.check(Store.open(), settings)  # before the reward models are opened, which takes a while
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     bar = Bar("Training")
@@ -173,19 +173,18 @@ def _in_words(kind: str, facts: dict[str, Any]) -> str:
 
 
 def _best_of(chosen: argparse.Namespace) -> int:
-    from ser_backend.policy import gain
+    from ser_backend.policy import gain, queue
 
     settings = _chosen(chosen)
     if not 2 <= chosen.n <= MOST_N:
         raise SerError(f"--n is {chosen.n}; it must be from 2 to {MOST_N}.")
     if chosen.name:
-        from ser_backend.policy import queue
-
         store = Store.open()
         queue.estimate(store, chosen.name, settings, chosen.n)
         return _queued(store, chosen.name)
     if chosen.out.exists():
         raise SerError(f"{chosen.out} exists already. Give a folder that does not exist yet.")
+    queue.check(Store.open(), settings)
     bar = Bar("Sampling")
     telling = gain.estimate(Store.open(), settings, chosen.n, chosen.out)
     try:

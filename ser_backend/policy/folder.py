@@ -30,6 +30,7 @@ RESPONSES = "responses_{}"  # with "before" or "after": what people compare; old
 LAST = 8_192  # bytes at the end of steps.jsonl that hold a step or more
 # what may lie there before the training begins
 BEFORE = {"base", "gain.json", "gain_samples.jsonl", "worker.log", "now.json", "resources.json", ".lock"}
+BEGUN = BEFORE | {"settings.json", "asked.json"}  # what one leaves that failed before it had done anything
 
 
 class PolicyFolder:
@@ -50,9 +51,11 @@ class PolicyFolder:
         return self.path.name
 
     def begin(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the policy was begun before, with the same settings. Raises SerError when it was with others."""
+        """Whether the policy was begun before, with the same settings. Raises SerError when it was with others, and has got
+        anywhere: settings with which it could not begin bind nobody."""
         if self.check_same(settings):
             return True
+        (self.path / "asked.json").unlink(missing_ok=True)
         self.write("settings", dict(settings))
         return False
 
@@ -60,18 +63,23 @@ class PolicyFolder:
         """As `begin`, which writes the settings down where there are none."""
         before = self.json("settings")
         if before is None:
-            if self.path.exists() and {path.name for path in self.path.iterdir()} - BEFORE:
+            if self._lies_there() - BEFORE:
                 raise SerError(f"{self.path} exists already and is not a policy's folder. Choose another name.")
             return False
         # a setting that is newer than the policy stood at its default
         before = {name: entry["default"] for name, entry in describe().items()} | before
         other = [name for name, value in settings.items() if before.get(name) != value]
+        if other and not self._lies_there() - BEGUN:
+            return False
         if other:
             shown = ", ".join(f"{name} was {before.get(name)!r}" for name in other[:3])
             raise SerError(
                 f"There is a policy {self.name!r} with other settings ({shown}). Choose another name, or the same settings."
             )
         return True
+
+    def _lies_there(self) -> set[str]:
+        return {path.name for path in self.path.iterdir()} if self.path.exists() else set()
 
     def json(self, name: str) -> Any:
         """None when there is no such file."""

@@ -19,6 +19,7 @@ from ser_backend.ingest.readers import open_source
 from ser_backend.pairs import PairSet
 from ser_backend.records import Problem
 from ser_backend.store import Store
+from ser_backend.transformer.tokens import HALF_CHARACTER
 
 RUN = "run:"
 BLOCK = 1_000
@@ -54,8 +55,8 @@ class Asked:
 def gather(store: Store, prompts: str, examples: str, heldout: int, random_seed: int) -> Asked:
     """heldout: prompts to keep apart; at most half of all. Raises SerError or NotFound, Forbidden."""
     store.require("start")
-    pairs = list(read_examples(store, examples, random_seed)) if examples else []
-    rows = list(read_prompts(store, prompts, random_seed)) if prompts else [pair.prompt for pair in pairs]
+    pairs = [Example(*map(_whole, pair)) for pair in read_examples(store, examples, random_seed)] if examples else []
+    rows = [_whole(row) for row in read_prompts(store, prompts, random_seed)] if prompts else [p.prompt for p in pairs]
     source = prompts or examples
     distinct = list(dict.fromkeys(row.strip() for row in rows if row.strip()))
     if not distinct:
@@ -79,6 +80,11 @@ def gather(store: Store, prompts: str, examples: str, heldout: int, random_seed:
     train = tuple(distinct[place] for place in order[n:])
     empty = sum(not row.strip() for row in rows)
     return Asked(train, held, mine, len(rows), empty, len(pairs) - len(mine))
+
+
+def _whole(text: str) -> str:
+    """As a tokeniser takes it: JSON may hold half a character."""
+    return HALF_CHARACTER.sub("\ufffd", text)
 
 
 def read_prompts(store: Store, source: str, random_seed: int = 0) -> Iterator[str]:

@@ -110,6 +110,7 @@ def check(store: Store, settings: PolicySettings) -> None:
             )
 
 
+@bases.for_writing()
 def _check_base(name: str) -> None:
     """A plain model, an adapter, or the folder of a policy that has one of them (writer.plain_start)."""
     path = Path(name).expanduser()

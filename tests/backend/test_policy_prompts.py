@@ -31,6 +31,15 @@ def test_prompts_are_distinct_and_those_held_out_are_in_no_example(store, file):
     assert asking.gather(store, file, file, 5, 1).heldout != asked.heldout
 
 
+def test_half_a_character_becomes_one_that_tokenisers_take(store, file):
+    rows = Path(file).read_text()
+    Path(file).write_text(rows + '{"prompt": "a \\ud800 b", "chosen": "x \\udfff", "rejected": "y"}\n')
+    asked = asking.gather(store, file, file, heldout=1, random_seed=0)
+    assert "a \ufffd b" in {*asked.train, *asked.heldout}
+    for text in (*asked.train, *(part for example in asked.examples for part in example)):
+        text.encode()
+
+
 def test_prompts_of_an_imported_set_of_any_role(store, sets):
     found = {role: set(asking.read_prompts(store, dataset.name)) for role, dataset in sets.items()}
     assert found["seed"] == {f"topic{i} what is it" for i in range(20)}

@@ -16,6 +16,7 @@ from ser_backend.policy.folder import COMPLETE, PolicyFolder
 from ser_backend.policy.loop import run
 from ser_backend.policy.settings import PolicySettings
 from ser_backend.policy.telling import told
+from ser_backend.policy.writer import open_writer, plain_start
 from ser_backend.reward_model import Rewarder
 
 pytest.importorskip("trl")
@@ -371,13 +372,47 @@ def test_a_reward_model_that_breaks_later_stops_the_training_with_its_sentence(s
 def test_a_setting_newer_than_the_policy_stood_at_its_default(store, settings, ser_home):
     folder = PolicyFolder.of("old")
     folder.begin({name: value for name, value in settings.as_dict().items() if name != "clip"})
+    folder.write("start", {})
     assert folder.check_same(settings.as_dict())
     with pytest.raises(SerError, match=r"clip was 5\.0"):
         folder.check_same(settings.changed({"clip": 1}).as_dict())
 
 
+def test_settings_that_could_not_begin_bind_nobody(store, settings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"prompt": f"why {word}"}) + "\n" for word in (*tiny.PLAIN, *tiny.GOOD)))
+    with pytest.raises(SerError, match="Give a causal language model: a Hugging Face name, or a folder") as error:
+        played(store, settings.changed({"base_model": str(tmp_path / "empty"), "prompts": str(other)}))
+    assert "bundled" not in str(error.value)
+    _, facts = played(store, settings)
+    assert facts["steps"] == 3
+    assert all(prompt.startswith("what") for prompt in PolicyFolder.of("p").json("asked")["train"])
+
+
+def test_another_adapter_is_merged_anew(store, settings, tmp_path):
+    import torch
+
+    adapters = []
+    for seed in (1, 2):
+        played(store, settings.changed({"lora_rank": 4, "random_seed": seed}), f"a{seed}")
+        adapters.append(str(PolicyFolder.of(f"a{seed}").path / "model"))
+    merged = []
+    for adapter in (*adapters, adapters[0]):
+        folder = plain_start(adapter, tmp_path / "base")
+        merged.append(open_writer(folder, settings).model.state_dict())
+    same = [all(torch.equal(one[k], merged[0][k]) for k in one) for one in merged]
+    assert same == [True, False, True]
+    facts = json.loads((Path(adapters[1]) / "adapter_config.json").read_text())
+    facts["base_model_name_or_path"] = "/nowhere/model"
+    (Path(adapters[1]) / "adapter_config.json").write_text(json.dumps(facts))
+    with pytest.raises(SerError, match="is an adapter of /nowhere/model, which is not there"):
+        plain_start(adapters[1], tmp_path / "base")
+
+
 def test_the_same_name_with_other_settings_is_refused(store, settings):
     PolicyFolder.of("p").begin(settings.as_dict())
+    PolicyFolder.of("p").write("start", {})
     with pytest.raises(SerError, match=r"other settings .steps was 3"):
         played(store, settings.changed({"steps": 4}))
     with pytest.raises(SerError, match="cannot name a policy"):

@@ -272,9 +272,12 @@ def test_a_token_is_long_enough_and_read_from_its_file(tmp_path):
 def test_the_command_refuses_in_words(model, capsys):
     assert main(["serve", model, "--host", "0.0.0.0"]) == 1
     assert main(["serve", "/no/such/model", "--port", "0"]) == 1
+    assert main(["serve", model, "--port", "99999"]) == 1  # the system would listen on it less 65,536
     with server.bind("127.0.0.1", 0) as taken:
         assert main(["serve", model, "--port", str(taken.getsockname()[1])]) == 1
-    assert capsys.readouterr().err.count("\n") == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 4
+    assert "The port is 99999" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

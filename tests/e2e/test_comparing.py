@@ -43,6 +43,7 @@ def download_button(page, label: str):
 
 
 def download(page, press, to: Path) -> bytes:
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
     with page.expect_download() as coming:
         press()
     coming.value.save_as(to)
