@@ -27,7 +27,7 @@ AT_ONCE = 64  # responses sampled together
 LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # numbers of two models' predictions in memory together
 ABSOLUTE = ("gpt2", "gpt_neo", "gpt_bigcode")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
-MERGED_FROM = "merged_from.txt"  # in a merged start: the adapter's folder
+MERGED_FROM = "merged_from.txt"  # in a merged start: which adapter it was
 PROBE = "ser-studio-probe"  # a system message that no template writes by itself
 # before a template that can make its model think aloud (Qwen3): unless told to it does not, for thoughts would be rewarded as
 # the response. In the template, not in each call: sampling, trl's trainers and whoever loads the saved model put prompts alike.
@@ -334,27 +334,33 @@ def plain_start(base: str, target: Path) -> str:
         base = str(path)
     if not (path.is_dir() and (path / "adapter_config.json").exists()):
         return base
-    note = target / MERGED_FROM
-    if not note.exists() or note.read_text("utf-8") != str(path.resolve()):
+    note, from_ = target / MERGED_FROM, _identity(path)
+    if not note.exists() or note.read_text("utf-8") != from_:
         import torch
         from peft import AutoPeftModelForCausalLM
 
         from ser_backend import home
 
-        below = str(json.loads((path / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path"))
-        if Path(below).is_absolute() and not Path(below).is_dir():
-            raise SerError(
-                f"{base} is an adapter of {below}, which is not there. Put that model back, or choose another base."
-            )
-        shutil.rmtree(target, ignore_errors=True)
         with in_words(base):
+            below = str(json.loads((path / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path"))
+            if Path(below).is_absolute() and not Path(below).is_dir():
+                raise SerError(
+                    f"{base} is an adapter of {below}, which is not there. Put that model back, or choose another base."
+                )
             found = AutoPeftModelForCausalLM.from_pretrained(path, dtype=torch.float32).merge_and_unload()
             tokenizer = tokenizer_of(str(path))
+        shutil.rmtree(target, ignore_errors=True)
         with home.atomic_folder(target) as temporary:
             found.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-            (temporary / MERGED_FROM).write_text(str(path.resolve()), "utf-8")
+            (temporary / MERGED_FROM).write_text(from_, "utf-8")
     return str(target)
+
+
+def _identity(adapter: Path) -> str:
+    """Another one, or the same trained anew, is merged anew."""
+    written = [file.stat().st_mtime_ns for file in sorted(adapter.glob("adapter_*"))]
+    return f"{adapter.resolve()} {written}"
 
 
 def upto_end(ids: list[int], ends: Sequence[int]) -> list[int]:
