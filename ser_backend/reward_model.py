@@ -76,7 +76,7 @@ class HeadModel:
             "base_model": self.base_model,
             "fingerprint": self.fingerprint,
             "max_length": self.max_length,
-            "features": "mean over tokens of every hidden layer, over the whole text and over the response alone, float16",
+            "features": "mean over tokens of every hidden layer, over the whole text and over the response alone",
             "width": len(self.weight),
         }
         (folder / "reward_model.json").write_text(json.dumps(facts, indent=1))

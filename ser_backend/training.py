@@ -34,7 +34,7 @@ class Basis:
 
     def project(self, features: np.ndarray) -> np.ndarray:
         """(n, width) -> float32 (n, k)."""
-        return (features.astype(np.float32) - self.mean) @ self.directions
+        return (features.astype(np.float32, copy=False) - self.mean) @ self.directions
 
 
 def fit_basis(features: np.ndarray, k: int, random_seed: int) -> Basis:
@@ -44,7 +44,7 @@ def fit_basis(features: np.ndarray, k: int, random_seed: int) -> Basis:
     """
     from sklearn.utils.extmath import randomized_svd
 
-    features = features.astype(np.float32)
+    features = features.astype(np.float32, copy=False)
     mean, spread = features.mean(0), features.std(0) + 1e-6
     k = min(k, *features.shape)
     standardised = (features - mean) / spread

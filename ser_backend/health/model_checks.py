@@ -17,9 +17,9 @@ from ser_backend.transformer.heads import has_head, heads_of, is_decoder
 from ser_backend.transformer.opening import positions_of
 from ser_backend.transformer.tokens import Ends, Rows, TokenTable, rendered
 
-# Share of the largest reward by which it may move: rounding, by number format. "features": float16 features, where a
-# value at the edge between two float16 numbers may fall to either side.
-TOLERANCE = {"float32": 1e-4, "features": 1e-2, "bfloat16": 6e-2, "4bit": 6e-2}
+# Share of the largest reward by which it may move: rounding, by number format. "features": a linear head on float32 ones.
+TOLERANCE = {"float32": 1e-4, "features": 1e-4, "bfloat16": 6e-2, "4bit": 6e-2}
+EXACT = ("float32", "features")
 SERIOUS = 5.0  # times the tolerance: no rounding any more
 NOISE = 1e-6  # share of the largest reward that is float32 rounding in one and the same batch
 LOOKED_AT = 64  # responses from which the probes are taken
@@ -123,10 +123,10 @@ def read(model: Reader, table: TokenTable, rows: Rows) -> np.ndarray:
 def compared(name: str, precision: str, before: np.ndarray, after: np.ndarray, whose: str) -> Check:
     """Two lots of rewards of the same texts."""
     moved = float(np.abs(before - after).max())
-    called = "float16 features" if precision == "features" else precision
+    called = "float32" if precision in EXACT else precision
     allowed = TOLERANCE[precision] * max(float(np.abs(before).max()), NOISE)
     found = f"{whose}, the one that moved most did so by {moved:.2g}; rounding in {called} explains {allowed:.2g}."
-    if not np.isfinite(moved) or moved > SERIOUS * allowed or (moved > allowed and precision == "float32"):
+    if not np.isfinite(moved) or moved > SERIOUS * allowed or (moved > allowed and precision in EXACT):
         return check(name, "failed", found)
     return check(name, "warning" if moved > allowed else "ok", found)
 

@@ -2,8 +2,8 @@
 
 A feature vector is the mean over tokens of every hidden layer (embeddings included), once over the whole text and once
 over the response alone: 2 x (layers + 1) x hidden numbers; 5,376 for the bundled MiniLM. Reading every layer instead of
-the last one is worth several points of accuracy (docs/method.md). Values are rounded to float16 as part of their
-definition, so that a cached and a fresh vector are the same.
+the last one is worth several points of accuracy (docs/method.md). Values are float32, so that a cached and a fresh vector
+differ by what the batch does to a float32 alone (caches of before 2026-11-30 hold float16 and are read as they are).
 
 Knows nothing of labels, pairs or runs.
 """
@@ -45,10 +45,10 @@ class Encoder(Protocol):
 
 @dataclass
 class Backbone:
-    """A frozen transformer that turns responses into feature vectors (float16, shape (n, width))."""
+    """A frozen transformer that turns responses into feature vectors (float32, shape (n, width))."""
 
     kind: ClassVar[str] = "features"
-    dtype: ClassVar[type[np.floating]] = np.float16
+    dtype: ClassVar[type[np.floating]] = np.float32
 
     name: str  # as the user gave it: "bundled", a hub id or a folder
     folder: str  # what transformers loads
@@ -167,7 +167,6 @@ class Backbone:
             ).hidden_states
             parts = [torch.bmm(pool, layer) for layer in layers]  # each (batch, 2, hidden)
         features = torch.stack(parts, 2).flatten(1).float().cpu().numpy()  # (batch, 2 * layers * hidden)
-        features = features.astype(np.float16)
         if not np.isfinite(features).all():
             raise SerError(
                 f"The base model {self.name!r} gave values that are not finite (NaN or infinity). "
@@ -180,7 +179,7 @@ class FeatureCache:
     """Feature vectors (or rewards) on disk by response id: folder cache/KIND/FINGERPRINT, pairs of files (ids, values)."""
 
     def __init__(
-        self, fingerprint: str, width: int, kind: str = "features", dtype: type[np.floating] = np.float16
+        self, fingerprint: str, width: int, kind: str = "features", dtype: type[np.floating] = np.float32
     ) -> None:
         self.folder = home.cache_dir() / kind / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
