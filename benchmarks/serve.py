@@ -10,7 +10,6 @@ Clients, server and model share the cores. Rewards of both ways are compared.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import requests
 
+from benchmarks import real_page
 from ser_backend.records import Response
 from ser_backend.reward_model import HeadModel
 from ser_backend.scorer.model import Shelf
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--model", help="whatever `serve` takes")
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     some = texts(chosen.texts)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -118,13 +119,16 @@ def main() -> None:
                         furthest = max(furthest, float(np.abs(found - expected).max()))
             finally:
                 child.terminate()
-    print(f"{platform.processor() or platform.machine()}, {threads} threads, {len(some)} texts, {chosen.turns} turns")
+    print(f"{real_page.machine()}, {threads} threads, {len(some)} texts, {chosen.turns} turns")
     base = statistics.median(pace["offline"])
     for way, speeds in pace.items():
         middle = statistics.median(speeds)
         print(f"  {way:<46} {middle:7.1f} texts/s  {middle / base:5.0%}  ({min(speeds):.1f} to {max(speeds):.1f})")
     print(f"  largest difference of a reward: {furthest:.1e}; spread of rewards {expected.std():.2f}")
-    print(json.dumps({way: [round(speed, 2) for speed in speeds] for way, speeds in pace.items()}))
+    if chosen.json:
+        every = {way: [round(speed, 2) for speed in speeds] for way, speeds in pace.items()}
+        facts = {"texts_per_s": every, "largest_difference": furthest, "spread": float(expected.std())}
+        chosen.json.write_text(json.dumps(facts | {"machine": real_page.machine()}, indent=1))
 
 
 if __name__ == "__main__":
