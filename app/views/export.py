@@ -211,9 +211,11 @@ def _model_folder(bundle: Path) -> bytes:
 
 
 def _distil(run: Run, fit: str) -> None:
-    """What the command does; a page starts no training."""
-    with st.container(border=True):
-        st.markdown("**Distil**")
+    """What the command does; a page starts no training. Code is drawn when it is looked at: it loads more than the page."""
+    label = f"Distil into {'a standard' if fit == 'head' else 'another'} model"
+    with st.expander(label, icon=":material/science:", key=f"distil-{run.id}", on_change="rerun") as opened:
+        if not opened.open:
+            return
         why = "so that any library can load it" if fit == "head" else "for example a smaller one"
         st.markdown(
             f"Fine-tune a standard transformers model on this run's labels and on what its model says about the pool, {why}. "
@@ -231,8 +233,9 @@ def _card(store: Store, run: Run, with_base_model: bool) -> None:
         with st.container(border=True):
             st.markdown("**Before you use it**")
             st.markdown("\n".join(f"- {components.plain(sentence)}" for sentence in found))
-    with st.expander("Model card", icon=":material/description:"):
-        st.code(_card_of(run.id, as_of, with_base_model, store), language="markdown", wrap_lines=True)
+    with st.expander("Model card", icon=":material/description:", key=f"card-{run.id}", on_change="rerun") as opened:
+        if opened.open:
+            st.code(_card_of(run.id, as_of, with_base_model, store), language="markdown", wrap_lines=True)
 
 
 page()

@@ -49,7 +49,7 @@ def open_page(store: Store) -> Callable[[str], AppTest]:
     """A page as a browser would open it; an exception on it fails the test."""
 
     def opened(view: str) -> AppTest:
-        page = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+        page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30)
         page = page.switch_page(f"views/{view}.py").run()
         assert not page.exception
         return page

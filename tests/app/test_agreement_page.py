@@ -128,7 +128,7 @@ def test_annotators_are_told_that_the_page_is_not_for_them(team, store):
     store.add_user(User("olga", "owner", "", True, ""), "a long password")
     store.add_user(User("anna", "annotator", "", True, ""), "a long password")
     for name, allowed in (("anna", False), ("olga", True)):
-        page = AppTest.from_file(str(APP / "main.py"), default_timeout=30).switch_page("views/agreement.py")
+        page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30).switch_page("views/agreement.py")
         _, token = store.sign_in(name, "a long password")
         page.session_state[state.KEY] = state.Session(token=token)
         page.run()

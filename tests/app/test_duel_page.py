@@ -85,7 +85,7 @@ def test_the_address_names_the_policy(store, policy):
     from streamlit.testing.v1 import AppTest
 
     duel_folder.finished_policy("newer", n=3)
-    page = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+    page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30)
     page.query_params["policy"] = "first"
     page = page.switch_page("views/review.py").run()
     assert not page.exception

@@ -21,13 +21,19 @@ def test_a_run_without_a_round_leads_to_watch(open_page, failed):
     assert not page.get("download_button")
 
 
+def opened(page, fold, run):
+    """The fold is opened: its content is drawn only then."""
+    page.session_state[f"{fold}-{run.id}"] = True
+    return page.run()
+
+
 def test_a_finished_run_offers_labels_model_and_card(open_page, store, finished):
     page = open_page("export")
     assert export.summary(store, finished.id) == {"human": 30, "review": 0, "self": KEPT, "ties": 0, "held_out": 0}
     assert f"{30 + KEPT} preferences in all" in texts(page)
     offered = {found.proto.label for found in page.get("download_button")}
     assert offered == {"Download everything", "JSONL", "Parquet", "Reward model folder", "Report (HTML)"}
-    assert f'# Reward model of the run "my run" ({finished.id})' in texts(page)
+    assert f'# Reward model of the run "my run" ({finished.id})' in texts(opened(page, "card", finished))
 
 
 def test_the_page_warns_of_what_the_run_did_not_show(open_page, finished):
@@ -40,7 +46,7 @@ def test_of_many_runs_the_one_chosen_is_offered_and_texts_only_when_asked_for(op
     for run in (finished, other):
         page.selectbox[0].set_value(run.id).run()
         assert not page.exception
-        assert f'# Reward model of the run "my run" ({run.id})' in texts(page)
+        assert f'# Reward model of the run "my run" ({run.id})' in texts(opened(page, "card", run))
     assert not page.toggle(key="report-texts").value
 
 
@@ -56,16 +62,18 @@ def test_seed_pairs_held_out_are_not_called_ties(open_page, store, sets):
     write_rounds(store, run, [a_round(0)])
     said = texts(open_page("export"))
     assert "10 seed pairs left out" in said
-    assert "ties left out" not in said.split("# Reward model")[0]  # the page; its card counts ties of its own
+    assert "ties left out" not in said
 
 
 def test_the_page_says_what_kind_of_model_leaves_and_how_to_distil_it(open_page, finished):
-    said = texts(open_page("export"))
-    assert "linear reward head" in said
+    page = open_page("export")
+    assert "linear reward head" in texts(page)
+    assert not page.code  # what draws it takes longer to load than the page
+    said = texts(opened(page, "distil", finished))
     assert f"python -m ser_backend export {finished.id} --out DIR --distil" in said
     assert "Done before" not in said
     RunFolder.of(finished.id).write_json("distilled/distil", {"sentence": "Distilling costs 1.0 points."})
-    assert "Done before: Distilling costs 1.0 points." in texts(open_page("export"))
+    assert "Done before: Distilling costs 1.0 points." in texts(page.run())
 
 
 @pytest.mark.parametrize(("fit", "switch"), [("lora", ["Merge into the base model"]), ("full", [])])
@@ -79,7 +87,7 @@ def test_a_fine_tuned_run_is_offered_as_a_plain_model(open_page, store, sets, fi
     RunFolder.of(run.id).write_json("models/000-student/reward_model", facts)
     if fit == "lora":
         RunFolder.of(run.id).write_json("models/000-student/adapter_config", {})
-    page = open_page("export")
+    page = opened(open_page("export"), "card", run)
     assert "loads with plain transformers" in texts(page)
     assert [found.label for found in page.toggle if found.key != "report-texts"] == switch
     assert "AutoModelForSequenceClassification" in texts(page)

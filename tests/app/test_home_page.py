@@ -245,7 +245,7 @@ def sign_in(page: AppTest, name: str) -> AppTest:
 def test_an_annotator_is_sent_to_review_and_sees_no_reward_and_no_steps(store, finished):
     store.add_user(User("Ada", "owner", "", True, ""), WORD)
     store.add_user(User("Ben", "annotator", "", True, ""), WORD)
-    page = AppTest.from_file(str(APP / "main.py"), default_timeout=30).run()
+    page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30).run()
     page = sign_in(page, "Ben")
     assert title_of(page) == "Which response is better?"
     assert steps(page) == []
@@ -256,7 +256,7 @@ def test_an_annotator_is_sent_to_review_and_sees_no_reward_and_no_steps(store, f
 def test_an_engineer_cannot_take_the_steps_away_from_everybody(store, finished):
     store.add_user(User("Ada", "owner", "", True, ""), WORD)
     store.add_user(User("Eve", "engineer", "", True, ""), WORD)
-    page = sign_in(AppTest.from_file(str(APP / "main.py"), default_timeout=30).run(), "Eve")
+    page = sign_in(AppTest.from_file(str(APP / "frame.py"), default_timeout=30).run(), "Eve")
     assert title_of(page) == "What needs you?"
     assert steps(page)
     assert "I know my way" not in labels(page)

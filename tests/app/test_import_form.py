@@ -143,7 +143,7 @@ def test_train_waits_for_a_seed_and_a_pool(open_page, store):
 
 def reloaded(page):
     """The same address in a new session, as a browser asks for it after a reload."""
-    fresh = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+    fresh = AppTest.from_file(str(APP / "frame.py"), default_timeout=30)
     fresh.query_params["upload"] = page.query_params["upload"]
     fresh = fresh.switch_page("views/data.py").run()
     assert not fresh.exception

@@ -33,7 +33,7 @@ def open_policy(store):
     """The page of one policy, with one of its tabs open."""
 
     def opened(name, tab="", **also):
-        page = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+        page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30)
         watched = any(job.status in ACTIVE and job.best_of is None for job in store.jobs(policy=name))
         page.query_params["policy"] = name
         if tab:

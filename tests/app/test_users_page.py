@@ -273,7 +273,7 @@ def test_what_was_refused_is_listed(as_ada, store, open_page):
 
 
 def with_provider(view: str = "data", **section: object) -> AppTest:
-    page = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+    page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30)
     one = {"client_id": "x", "client_secret": "y", "server_metadata_url": "https://id.example/.well-known"}
     page.secrets["auth"] = {"redirect_uri": "http://x/oauth2callback", "cookie_secret": "z" * 32, **(section or one)}
     return page.switch_page(f"views/{view}.py").run()
@@ -304,7 +304,7 @@ def test_unreadable_secrets_leave_the_door_closed(store, tmp_path, monkeypatch):
     path, option = tmp_path / "secrets.toml", who.st.get_option
     path.write_text("[auth\n")
     monkeypatch.setattr(who.st, "get_option", lambda key: [str(path)] if key == "secrets.files" else option(key))
-    page = AppTest.from_file(str(APP / "main.py"), default_timeout=30).run()
+    page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30).run()
     assert "could not be read, so nobody can sign in" in texts(page)
     assert not page.title
     add(store, "Ada")
@@ -333,7 +333,7 @@ def test_only_a_known_vouched_for_and_active_email_gets_in(store, monkeypatch, c
     add(store, "Gone", "engineer", email="gone@example.org", active=False)
     monkeypatch.setattr(who, "providers", lambda: ["default"])
     monkeypatch.setattr(who.st, "user", {"is_logged_in": True, **claims})
-    page = AppTest.from_file(str(APP / "main.py"), default_timeout=30).run()
+    page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30).run()
     assert not page.exception
     assert (page.title[0].value == "Who are you?") is not known
     assert sentence in texts(page)

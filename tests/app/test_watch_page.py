@@ -24,7 +24,7 @@ def open_tab(store):
     """The page with one of its tabs open, as a browser would ask for it. Of the newest run."""
 
     def opened(tab, **also):
-        page = AppTest.from_file(str(APP / "main.py"), default_timeout=30)
+        page = AppTest.from_file(str(APP / "frame.py"), default_timeout=30)
         has_rounds = bool(RunFolder.of(store.runs()[0].id).finished())
         page.session_state[f"behind-{has_rounds}"] = tab
         for key, value in also.items():
