@@ -339,8 +339,8 @@ class Classifier:
     @property
     def end_to_add(self) -> str:
         """The end token whoever builds a text elsewhere has to add, because the tokeniser does not; else empty."""
-        added = self.tokenizer("")["input_ids"]
-        return str(self.tokenizer.eos_token) if self.ends.end and added[-1:] != self.ends.end else ""
+        added = Ends.of(self.tokenizer, wants_end=False).end
+        return str(self.tokenizer.eos_token) if self.ends.end and not added else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

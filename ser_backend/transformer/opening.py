@@ -7,6 +7,7 @@ from typing import Any
 from ser_backend.errors import SerError
 from ser_backend.transformer.bases import BUNDLED, in_words, tokenizer_of
 from ser_backend.transformer.heads import HEADS, below_head, inner
+from ser_backend.transformer.tokens import Ends
 
 NEW_PAD = "<|pad|>"
 LORA_ALPHA = 4  # times the rank, as in the paper's code (r = 8, alpha = 32)
@@ -92,9 +93,11 @@ def give_pad(model: Any, tokenizer: Any) -> list[str]:
     """
     notes = []
     pad, end, fixed = tokenizer.pad_token_id, tokenizer.eos_token_id, _id_before_positions(model)
-    if pad is None or pad == end:
+    added = Ends.of(tokenizer, wants_end=False)  # Qwen3-Embedding ends a text with another token than its eos_token
+    if pad is None or pad in (end, *added.end):
         why = "had no padding token" if pad is None else "used its end token as padding"
-        taken = {end, tokenizer.bos_token_id, tokenizer.unk_token_id if tokenizer.unk_token_id == end else None}
+        unknown = tokenizer.unk_token_id if tokenizer.unk_token_id == end else None
+        taken = {end, tokenizer.bos_token_id, unknown, *added.start, *added.end}
         spare = [t for t in _spare_tokens(tokenizer) if tokenizer.convert_tokens_to_ids(t) not in taken]
         if fixed is not None and (token := tokenizer.convert_ids_to_tokens(fixed)) and fixed != end:
             tokenizer.pad_token = token

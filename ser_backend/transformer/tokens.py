@@ -17,6 +17,7 @@ from ser_backend.records import Response
 Rows = Sequence[int] | np.ndarray
 
 SEPARATOR = "\n\n"
+WORD = "a"  # one that nearly every tokeniser knows
 CHUNK = 2_048  # texts given to the tokeniser at a time
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate, which JSON may hold and no tokeniser takes
 
@@ -39,18 +40,29 @@ class Ends:
     @classmethod
     def of(cls, tokenizer: Any, wants_end: bool) -> "Ends":
         """wants_end: append the end token where the tokeniser adds none (decoders: the reward is read off the last token)."""
-        empty = tokenizer("", add_special_tokens=True)["input_ids"]
-        if empty and empty[-1] == tokenizer.eos_token_id and empty[-1] != tokenizer.bos_token_id:
-            start, end = empty[:-1], empty[-1:]
-        elif empty and set(empty) == {tokenizer.bos_token_id}:  # doubled: the doctor says so, the end is not among them
-            start, end = empty, []
-        elif len(empty) >= 2:
-            start, end = empty[:1], empty[-1:]
-        else:
-            start, end = empty, []
+        start, end = _around_a_word(tokenizer) or _around_nothing(tokenizer)
         if wants_end and not end and tokenizer.eos_token_id is not None:
             end = [tokenizer.eos_token_id]
         return cls(start, end)
+
+
+def _around_a_word(tokenizer: Any) -> tuple[list[int], list[int]] | None:
+    """None where the word cannot be told from what stands around it, because the tokeniser does not know it."""
+    word, whole = (tokenizer(WORD, add_special_tokens=special)["input_ids"] for special in (False, True))
+    found = [place for place in range(len(whole)) if word and whole[place : place + len(word)] == word]
+    return (whole[: found[0]], whole[found[0] + len(word) :]) if len(found) == 1 else None
+
+
+def _around_nothing(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """A guess: what stands around no text is not parted into start and end."""
+    empty = tokenizer("", add_special_tokens=True)["input_ids"]
+    if empty and empty[-1] == tokenizer.eos_token_id and empty[-1] != tokenizer.bos_token_id:
+        return empty[:-1], empty[-1:]
+    if len(empty) < 2 or set(empty) == {
+        tokenizer.bos_token_id
+    }:  # doubled: the doctor says so, the end is not among them
+        return empty, []
+    return empty[:1], empty[-1:]
 
 
 @dataclass

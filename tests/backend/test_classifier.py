@@ -15,7 +15,7 @@ from ser_backend.records import Response
 from ser_backend.transformer import opening
 from ser_backend.transformer.classifier import Classifier
 from ser_backend.transformer.heads import head_of
-from ser_backend.transformer.tokens import TokenTable
+from ser_backend.transformer.tokens import TokenTable, rendered
 
 PAIRS = [
     *(("what is it", "clear answer"), ("", "warm"), ("x", ""), ("how to", "the vague mess of it " * 9)),
@@ -329,6 +329,21 @@ def test_padding_is_neither_missing_nor_the_end(kind: str, trouble: str, tmp_pat
     with torch.no_grad():
         found = elsewhere(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits[:, 0]
     assert found.numpy() == pytest.approx(rewards(model, table), abs=5e-6)
+
+
+def test_padding_is_not_the_end_that_the_tokeniser_adds_by_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "base"  # as Qwen3-Embedding has it: it ends a text with what it pads with, not with eos_token
+    tiny.build("qwen2", folder)
+    specials = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    tiny._plain_bytes(specials, "$A <|endoftext|>", named).save_pretrained(folder)
+    model = Classifier.load(str(folder), max_length=128)
+    assert model.tokenizer.convert_ids_to_tokens(model.ends.end) == ["<|endoftext|>"]
+    assert model.pad not in (*model.ends.end, model.tokenizer.eos_token_id)
+    assert any("end token as padding" in note for note in model.notes)
+    text = RESPONSES[0]
+    plain = model.tokenizer(rendered(text) + model.end_to_add)["input_ids"]
+    assert model.tokenise([text]).text(0).tolist() == plain
 
 
 def test_a_reserved_token_is_taken_before_the_vocabulary_grows(bodies: dict[str, str]) -> None:

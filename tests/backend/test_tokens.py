@@ -122,6 +122,39 @@ def test_a_tokeniser_that_sets_its_own_end_is_left_to_it() -> None:
     assert Ends.of(tokenizer, wants_end=True) == Ends([1], [2])
 
 
+@pytest.mark.parametrize(
+    ("template", "start", "end"),
+    [
+        ("$A <|end|>", [], ["<|end|>"]),  # Qwen3-Embedding: not the end token that the tokeniser names
+        ("<|a|> <|b|> $A", ["<|a|>", "<|b|>"], ["<|eos|>"]),  # GLM: two tokens before a text
+        ("<|a|> $A <|end|> <|b|>", ["<|a|>"], ["<|end|>", "<|b|>"]),
+        ("$A", [], ["<|eos|>"]),
+    ],
+)
+def test_what_stands_before_a_text_is_told_from_what_stands_behind_it(
+    template: str, start: list[str], end: list[str]
+) -> None:
+    tokenizer = tiny._plain_bytes(("<|a|>", "<|b|>", "<|end|>", "<|eos|>"), template, {"eos_token": "<|eos|>"})
+    found = Ends.of(tokenizer, wants_end=True)
+    assert (found.start, found.end) == tuple(tokenizer.convert_tokens_to_ids(tokens) for tokens in (start, end))
+    text = Response("", "what is it", "a clear answer")
+    plain = tokenizer(tokens.rendered(text))["input_ids"]
+    table = tokens.tokenise(tokenizer, [text], 999, found)
+    assert table.text(0).tolist() == plain + (found.end if end == ["<|eos|>"] else [])
+
+
+def test_what_stands_around_a_text_is_guessed_where_no_word_is_known() -> None:
+    tokenizer = TOKENIZERS["bert"]
+
+    class Deaf:
+        bos_token_id, eos_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            return tokenizer("", add_special_tokens=add_special_tokens)
+
+    assert Ends.of(Deaf(), wants_end=False) == ENDS["bert"]
+
+
 @kinds
 @settings(max_examples=30, deadline=None)
 @given(prompt=plain, text=plain, max_length=st.integers(6, 60))
