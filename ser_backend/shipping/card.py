@@ -60,7 +60,7 @@ def snippet(shape: Shape) -> str:
             "from transformers import AutoTokenizer\n"
             f'tokenizer = AutoTokenizer.from_pretrained("{shape.name}")\n'
             f'model = AutoPeftModelForSequenceClassification.from_pretrained("{shape.name}", num_labels=1, '
-            'dtype="float32")\n'
+            'dtype="float32", ignore_mismatched_sizes=True)\n'  # the base model's own head may have other outputs
             "model.config.pad_token_id = tokenizer.pad_token_id"
         )
     else:

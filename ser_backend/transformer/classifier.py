@@ -78,7 +78,6 @@ class Classifier:
         )
         pad_notes = give_pad(model, tokenizer)
         max_length = within(model, max_length, notes)
-        model.config.problem_type = "regression"  # so that a text-classification pipeline gives the reward as it is
         if precision != "4bit":
             model.to(device)
         if fit == "lora":

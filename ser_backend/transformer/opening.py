@@ -68,6 +68,9 @@ def from_pretrained(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
+    # So that a text-classification pipeline gives the reward as it is; that of a classifier of several labels, kept with one
+    # output, could not even be loaded again.
+    model.config.problem_type = "regression"
     if name != BUNDLED and not Path(folder).is_relative_to(Path(name).expanduser()):
         model.name_or_path = name  # a hub name, read from its cached copy: an adapter must name the hub's
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info.get("mismatched_keys") or ()}

@@ -88,7 +88,9 @@ def elsewhere(folder: Path) -> tuple[Any, Any, list[str]]:
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if (folder / "adapter_config.json").exists():
-        model = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="float32")
+        model = peft.AutoPeftModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, dtype="float32", ignore_mismatched_sizes=True
+        )
         model.config.pad_token_id = tokenizer.pad_token_id
     else:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
@@ -122,6 +124,27 @@ def test_the_lines_on_the_card_run(shipped, kind: str, shape: str, monkeypatch: 
     names: dict[str, Any] = {}
     exec(lines, names)
     assert names["rewards"] == ARE(it.snippet, abs=1e-4)
+
+
+def test_a_classifier_of_several_classes_leaves_as_a_reward_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(
+        tiny.build("bert", tmp_path / "base", head=True, labels=3)
+    )  # as sentiment and NLI models on the hub are
+    config = json.loads((base / "config.json").read_text()) | {"problem_type": "single_label_classification"}
+    (base / "config.json").write_text(json.dumps(config))
+    model = Classifier.load(str(base), max_length=MAX_LENGTH, fit="lora", lora_rank=4)
+    adapter, plain = tmp_path / "adapter" / "reward_model", tmp_path / "plain" / "reward_model"
+    for folder in (adapter, plain):
+        folder.mkdir(parents=True)
+    model.save(adapter)
+    Classifier.open(adapter, precision="float32").save_merged_for_good(plain)
+    for folder in (adapter, plain):
+        monkeypatch.chdir(folder.parent)
+        names: dict[str, Any] = {}
+        exec(snippet(Shape.of(folder)), names)
+        assert names["rewards"] == ARE(of(model, SNIPPET), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
