@@ -46,6 +46,7 @@ class Classifier:
     new_head: bool  # the head is random: made here, not found in the weights, and not trained yet
     notes: list[str] = field(default_factory=list)  # what was done to the model on loading, in sentences
     missing: list[str] = field(default_factory=list)  # weight arrays of the body that were not found and start random
+    known: int = 0  # tokens, by number, that have weights of their own, padding left out; 0: not looked at
     budget: int = 0  # tokens a scoring batch; halved on out-of-memory
     _longest_row: int | None = field(default=None, init=False, repr=False)  # None: not measured yet
 
@@ -76,6 +77,7 @@ class Classifier:
         tokenizer, model, new_head, random, notes = from_pretrained(
             base_folder(name), name, fit, precision, random_seed
         )
+        known = _embeddings(model)
         pad_notes = give_pad(model, tokenizer)
         max_length = within(model, max_length, notes)
         if precision != "4bit":
@@ -83,7 +85,7 @@ class Classifier:
         if fit == "lora":
             model = with_lora(model, lora_rank, lora_dropout, precision == "4bit", random, random_seed)
         made = cls._ready(name, model, tokenizer, max_length, device, precision, fit, new_head, notes + pad_notes)
-        made.missing = below_head(random, model)
+        made.missing, made.known = below_head(random, model), known
         return made
 
     @classmethod
@@ -120,6 +122,8 @@ class Classifier:
                     f"The adapter in {folder} was saved without its reward head, so its rewards would be random. Save it "
                     "again with task_type SEQ_CLS (which saves the head too), or train again."
                 )
+            brought = any("embed" in name or "wte" in name for name in saved_arrays(folder))  # with the adapter
+            known = 0 if brought else _embeddings(model)
             give_pad(model, tokenizer)
             if precision != "4bit":
                 model.to(device)
@@ -134,13 +138,14 @@ class Classifier:
                     f"{folder} holds a model without a reward head, so its rewards would be random. Give a folder that "
                     "holds a trained reward model (one output), or train one on this base model."
                 )
+            known = _embeddings(model)
             give_pad(model, tokenizer)
             model.to(device)
             fit, name = "full", str(facts.get("base_model") or folder)
         limit = int(facts.get("max_length") or min(tokenizer.model_max_length, 131_072))
         length = within(model, limit, notes)
         made = cls._ready(name, model, tokenizer, length, device, precision, fit, False, notes)
-        made.missing = below_head(random, model)
+        made.missing, made.known = below_head(random, model), known
         return made
 
     @classmethod
@@ -175,7 +180,16 @@ class Classifier:
         return fingerprint_of(self.model, self.tokenizer, self.max_length)
 
     def tokenise(self, responses: Sequence[Response]) -> TokenTable:
-        return tokens.tokenise(self.tokenizer, responses, self.max_length, self.ends)
+        """Raises SerError for a token that the model has no weights for."""
+        table = tokens.tokenise(self.tokenizer, responses, self.max_length, self.ends)
+        strange = table.ids[(table.ids >= self.known) & (table.ids != self.pad)] if self.known else ()
+        if len(strange):
+            raise SerError(
+                f"A text holds the token {self.tokenizer.convert_ids_to_tokens(int(strange[0]))!r}, for which {self.name!r} "
+                f"has no weights: its tokeniser has {len(self.tokenizer):,} tokens, the model {self.known:,}. Put the model's "
+                "own tokeniser into its folder, or choose another model."
+            )
+        return table
 
     def forward(self, table: TokenTable, rows: Rows) -> Any:
         """Rewards of some texts as one padded batch: float32 tensor (len(rows),), with gradient where that is on."""
@@ -340,6 +354,10 @@ class Classifier:
         """The end token whoever builds a text elsewhere has to add, because the tokeniser does not; else empty."""
         added = Ends.of(self.tokenizer, wants_end=False).end
         return str(self.tokenizer.eos_token) if self.ends.end and not added else ""
+
+
+def _embeddings(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

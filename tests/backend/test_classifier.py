@@ -346,6 +346,22 @@ def test_padding_is_not_the_end_that_the_tokeniser_adds_by_itself(tmp_path: Path
     assert model.tokenise([text]).text(0).tolist() == plain
 
 
+@pytest.mark.parametrize("kind", ["bert", "llama"])  # llama has no padding token, so that the model grows by one
+@pytest.mark.parametrize("fit", ["full", "lora"])
+def test_a_tokeniser_that_knows_more_than_the_model_is_said(kind: str, fit: Any, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = tiny.build(kind, tmp_path / "base", head=True)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(base)
+    loaded = Classifier.load(base, fit=fit, max_length=128)
+    for model in (loaded, Classifier.open(saved(loaded, tmp_path / "saved"))) if fit == "lora" else (loaded,):
+        assert len(model.tokenise([Response("", "what", "vague")])) == 1
+        with pytest.raises(SerError, match=r"'zebra', for which .* has no weights"):
+            model.tokenise([Response("", "what", "zebra")])
+
+
 def test_a_reserved_token_is_taken_before_the_vocabulary_grows(bodies: dict[str, str]) -> None:
     llama3, gpt2 = Classifier.load(bodies["llama3"]), Classifier.load(bodies["gpt2"])
     assert llama3.tokenizer.pad_token == "<|reserved_special_token_0|>"
