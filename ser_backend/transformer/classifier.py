@@ -134,9 +134,11 @@ class Classifier:
             checked_folder(folder)
             tokenizer, model, new_head, random, notes = from_pretrained(str(folder), str(folder), "full", precision, 0)
             if new_head:
+                several = any("outputs" in note for note in notes)
+                found = "a classifier with several outputs, none of which is known to be the reward"
                 raise SerError(
-                    f"{folder} holds a model without a reward head, so its rewards would be random. Give a folder that "
-                    "holds a trained reward model (one output), or train one on this base model."
+                    f"{folder} holds {found if several else 'a model without a reward head, so its rewards would be random'}. "
+                    "Give a folder that holds a trained reward model (one output), or train one on this base model."
                 )
             known = _embeddings(model)
             give_pad(model, tokenizer)
@@ -182,7 +184,8 @@ class Classifier:
     def tokenise(self, responses: Sequence[Response]) -> TokenTable:
         """Raises SerError for a token that the model has no weights for."""
         table = tokens.tokenise(self.tokenizer, responses, self.max_length, self.ends)
-        strange = table.ids[(table.ids >= self.known) & (table.ids != self.pad)] if self.known else ()
+        known = self.known or np.iinfo(np.int32).max
+        strange = table.ids[(table.ids >= known) & (table.ids != self.tokenizer.pad_token_id)]
         if len(strange):
             raise SerError(
                 f"A text holds the token {self.tokenizer.convert_ids_to_tokens(int(strange[0]))!r}, for which {self.name!r} "

@@ -68,6 +68,7 @@ def from_pretrained(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
+        model.get_input_embeddings()  # CANINE has no table of them, and says so here
     # So that a text-classification pipeline gives the reward as it is; that of a classifier of several labels, kept with one
     # output, could not even be loaded again.
     model.config.problem_type = "regression"

@@ -195,7 +195,14 @@ def _mamba() -> Any:
     return t.MambaForCausalLM(t.MambaConfig(vocab_size=340, hidden_size=16, num_hidden_layers=1, state_size=4))
 
 
-@pytest.mark.parametrize("made", [_t5, _vision, _mamba])
+def _canine() -> Any:
+    import transformers as t
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return t.CanineForSequenceClassification(t.CanineConfig(**size, num_hash_buckets=32, num_hash_functions=2))
+
+
+@pytest.mark.parametrize("made", [_t5, _vision, _mamba, _canine])
 @pytest.mark.parametrize("fit", ["full", "lora"])
 def test_a_model_that_gives_no_reward(made: Callable[[], Any], fit: Any, tmp_path: Path) -> None:
     made().save_pretrained(tmp_path)
