@@ -49,7 +49,7 @@ def page() -> None:
         heldout = _pick("Held-out", "heldout", sets["heldout"], begin, first)
         assert seed
         assert pool
-        _strangers(store, sets, seed, pool)
+        _strangers(store, sets, seed, pool, heldout)
         settings, name = _settings(f"{seed.name} on {pool.name}", begin)
         picked: dict[Role, Dataset] = {"seed": seed, "pool": pool, **({"heldout": heldout} if heldout else {})}
         if begin:
@@ -111,12 +111,23 @@ def _first(store: Store, sets: dict[Role, list[Dataset]]) -> dict[Role, str]:
     return {role: one.id if one else NO_HELDOUT for role, one in found.items()}
 
 
-def _strangers(store: Store, sets: dict[Role, list[Dataset]], seed: Dataset, pool: Dataset) -> None:
+def _strangers(
+    store: Store, sets: dict[Role, list[Dataset]], seed: Dataset, pool: Dataset, heldout: Dataset | None
+) -> None:
     """Where there is a choice, and nothing says that this one is meant."""
-    known = [found for role in sets for found in sets[role]]
-    if (len(sets["seed"]) > 1 or len(sets["pool"]) > 1) and not matching.belong(seed, pool, store.runs(), known):
+    known, runs = [found for role in sets for found in sets[role]], store.runs()
+    if (len(sets["seed"]) > 1 or len(sets["pool"]) > 1) and not matching.belong(seed, pool, runs, known):
         st.caption(
             "Neither their names nor a run say that this seed and this pool belong together. Check before you start."
+        )
+    if (
+        heldout
+        and len(sets["heldout"]) > 1
+        and not any(matching.belong(heldout, one, runs, known) for one in (seed, pool))
+    ):
+        st.caption(
+            "Neither its name nor a run says that this held-out set belongs to this seed and pool: on other data it measures "
+            "something else. Check before you start."
         )
 
 

@@ -64,6 +64,23 @@ def test_the_form_begins_with_sets_that_belong_together(open_page, store, sets, 
     assert values(page) == [known["a-seed"], sets["pool"].id], "kept while one looks elsewhere"
 
 
+def test_a_held_out_set_that_nothing_ties_to_the_seed_is_pointed_at(open_page, store, sets, tmp_path):
+    said = "Neither its name nor a run says that this held-out set belongs to this seed and pool"
+    for name, role in (("a-seed", "seed"), ("a-pool", "pool"), ("a-heldout", "heldout")):
+        source = write_jsonl(tmp_path / f"{name}.jsonl", rows(12, name))
+        ingest.import_source(store, source, role)
+    page = open_page("train")
+    other = next(found.id for found in store.datasets("heldout") if found.name == "a-heldout")
+    mine = next(found.id for found in store.datasets("seed") if found.name == "a-seed")
+    page = page.selectbox(key="pick-seed").set_value(mine).run()
+    assert page.selectbox(key="pick-heldout").value == other
+    assert said not in texts(page)
+    page = page.selectbox(key="pick-heldout").set_value(sets["heldout"].id).run()
+    assert said in texts(page)
+    page = page.selectbox(key="pick-heldout").set_value("none: hold out a part of the seed").run()
+    assert said not in texts(page)
+
+
 def test_what_one_said_to_begin_with_is_waited_for(open_page, sets):
     start = lambda page: next(b for b in page.button if b.label == "Start training")  # noqa: E731
     page = open_page("train")
