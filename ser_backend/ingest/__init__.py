@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from ser_backend import pairs
 from ser_backend.errors import SerError
 from ser_backend.ingest.keeping import Catalogue, Imported, descent, keep, named, stem
+from ser_backend.ingest.messages import SURROGATE
 from ser_backend.ingest.opened import (
     HOW_TO_MAP,
     USES,
@@ -115,13 +116,13 @@ def inspect(path: str | Path, *, mapping: Mapping | None = None, role: Role = "s
             continue
         outcome = pair_or_problem(facts, settled, labelled, row, file if len(source.files) > 1 else "")
         if isinstance(outcome, Problem):
-            found.append(outcome)
+            found.append(pairs.printable(outcome))
         elif len(previews) < preview:
             previews.append(_preview(outcome, row, labelled))
     return Inspection(
         name=source.name,
         format=source.format,
-        columns=columns,
+        columns=[name for name in columns if not SURROGATE.search(name)],  # no other can be mapped, nor shown
         mapping=mapping or (settled and replace(settled, values=())),
         shape=describe(settled, objects[0] if objects else None) if settled else "a layout that is not known",
         has_labels=settled is not None and settled.has_labels,

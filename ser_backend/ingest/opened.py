@@ -14,6 +14,7 @@ from typing import Any
 
 from ser_backend import pairs
 from ser_backend.errors import SerError
+from ser_backend.ingest.messages import SURROGATE
 from ser_backend.ingest.preferences import MOST_COUNTED, Meaning, Values, judged, plainly, word_of
 from ser_backend.ingest.readers import Source, open_source
 from ser_backend.ingest.rows import Broken, Item
@@ -87,7 +88,7 @@ def _values(opened: Opened, mapping: Mapping) -> Values:
             if not isinstance(values, dict):
                 continue
             value = values.get(mapping.preferred or "")
-            if not (word := word_of(value)):
+            if not (word := word_of(value)) or SURROGATE.search(word):  # the latter is turned away with its row
                 continue
             if plainly(word, mapping.first, mapping.second) is None and _is_a_text(values, str(value).strip(), mapping):
                 by_text += 1

@@ -15,7 +15,7 @@ from ser_backend.pairs.folder import (
     smaller_is_a,
 )
 from ser_backend.pairs.kinds import ProblemKind, kinds_of, problem_kinds
-from ser_backend.pairs.writer import RAW_CHARS, PairWriter
+from ser_backend.pairs.writer import RAW_CHARS, PairWriter, printable
 
 __all__ = [
     "RAW_CHARS",
@@ -28,6 +28,7 @@ __all__ = [
     "group_key",
     "kinds_of",
     "overlap",
+    "printable",
     "problem_kinds",
     "problems",
     "smaller_is_a",

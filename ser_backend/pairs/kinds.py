@@ -16,7 +16,8 @@ FILE = re.compile(
     r"^[^\n]{1,255}?\.(?:csv|tsv|jsonl?|ndjson|parquet|arrow)(?:\.gz)?: "
 )  # where a source has several files
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-NUMBER = re.compile(r"\d[\d,]*")
+POSITION = re.compile(r": line \d+ column \d+ \(char \d+\)")  # within one line of JSON, of no use for many
+NUMBER = re.compile(r"(?<!UTF-)\d[\d,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +56,4 @@ def problem_kinds(dataset_id: str) -> list[ProblemKind]:
 
 
 def _without_values(message: str) -> str:
-    return NUMBER.sub("N", QUOTED.sub("…", FILE.sub("", message)))
+    return NUMBER.sub("N", POSITION.sub("", QUOTED.sub("…", FILE.sub("", message))))

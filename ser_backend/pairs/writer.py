@@ -112,7 +112,7 @@ class PairWriter:
         """Note a rejected row. The raw row is cut, and left out after the first FULL_PROBLEMS problems."""
         self.n_problems += 1
         raw = problem.raw[:RAW_CHARS] if self.n_problems <= FULL_PROBLEMS else ""
-        problem = Problem(problem.row, _printable(problem.field), _printable(problem.message), _printable(raw))
+        problem = printable(replace(problem, raw=raw))
         self.first_problem = self.first_problem or problem
         self._problems.append(problem)
         if len(self._problems) >= BATCH_PAIRS:
@@ -368,9 +368,13 @@ def _raw_pair(prompt: str, text_a: str, text_b: str) -> str:
     return json.dumps({"prompt": prompt, "response_a": text_a, "response_b": text_b}, ensure_ascii=False)[:RAW_CHARS]
 
 
-def _printable(text: str) -> str:
+def printable(problem: Problem) -> Problem:
     """A row rejected for its bytes holds lone surrogates, which no file and no page can."""
-    return text.encode("utf-8", "backslashreplace").decode()[:RAW_CHARS]
+    field, message, raw = (
+        text.encode("utf-8", "backslashreplace").decode()[:RAW_CHARS]
+        for text in (problem.field, problem.message, problem.raw)
+    )
+    return Problem(problem.row, field, message, raw)
 
 
 def _remove_abandoned(folder: Path) -> None:

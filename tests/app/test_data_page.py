@@ -309,3 +309,34 @@ def test_a_run_that_began_while_the_dialog_was_open_keeps_the_set(open_page, sto
     assert store.dataset(sets["pool"].id)
     page = page.button(key=f"remove-{sets['pool'].id}").click().run()
     assert "just started, so it is kept" in texts(page)
+
+
+def test_a_file_with_half_a_character_is_looked_at_and_imported(open_page, store):
+    bad = {"prompt": "p", "chosen": "half \ud83d", "rejected": "r", "col\ud83d": "x"}
+    page = upload(open_page("data"), "half.jsonl", as_jsonl([*rows(6, "x"), bad]))
+    assert not page.exception
+    assert "1 of the first 7 rows cannot be used: 1 row: chosen: The text is not valid UTF-8." in [
+        found.label.replace("\\", "") for found in page.expander
+    ]
+    assert not button(page, "Import as seed").disabled
+    page = button(page, "Import as seed").click().run()
+    assert not page.exception
+    assert (store.datasets()[0].n_pairs, store.datasets()[0].n_problems) == (6, 1)
+
+
+def test_a_preference_with_half_a_character_is_no_value_to_explain(open_page):
+    content = [
+        {"prompt": f"q{i}", "response_a": f"one {i}", "response_b": f"two {i}", "preferred": "a"} for i in range(6)
+    ]
+    content.append({"prompt": "q", "response_a": "one", "response_b": "two", "preferred": "half \ud83d"})
+    page = upload(open_page("data"), "half.jsonl", as_jsonl(content))
+    assert not page.exception
+    assert not button(page, "Import as seed").disabled
+    assert any(found.label.startswith("1 of the first 7 rows cannot be used") for found in page.expander)
+
+
+def test_lines_that_are_no_json_are_one_kind(open_page):
+    page = upload(open_page("data"), "cut.jsonl", as_jsonl(rows(6, "x")) + b'\n{"prompt": \nnot json\n')
+    assert "2 of the first 8 rows cannot be used: 2 rows: This line is not valid JSON. Expecting value" in [
+        found.label.replace("\\", "") for found in page.expander
+    ]
