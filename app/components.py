@@ -229,10 +229,11 @@ def problems_of(dataset: Dataset, key: str) -> None:
 
 
 def doctor_card(parts: Sequence[tuple[str, Sequence[Check]]]) -> None:
-    """Folded: what the doctor found, trouble first and with its remedy. parts: title and checks."""
+    """What the doctor found, trouble first and with its remedy; folded unless a check failed. parts: title and checks."""
     made = [check for _, checks in parts for check in checks]
-    _, icon, _ = OUTCOMES[worst(made)]
-    with st.expander(f"Doctor: {in_words(made)}", icon=icon):
+    found = worst(made)
+    _, icon, _ = OUTCOMES[found]
+    with st.expander(f"Doctor: {in_words(made)}", icon=icon, expanded=found == "failed"):
         for title, checks in parts:
             if checks:
                 st.markdown(f"**{title}**")

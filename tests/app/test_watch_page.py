@@ -103,6 +103,7 @@ def test_the_doctors_card_says_what_is_wrong_and_what_to_do(open_page, finished)
     folder.write_json("doctor", {"before": as_dicts(before)})
     page = open_page("watch")
     assert expanders(page)["Doctor: 1 check, all fine"].icon == ":material/check_circle:"
+    assert not expanders(page)["Doctor: 1 check, all fine"].proto.expanded
     after = [
         check("rewards-finite", "ok", "All of 8 rewards are finite."),
         check("special-strings", "warning", "2 of 9 texts hold a special token, for example '<|end|>'."),
@@ -112,6 +113,7 @@ def test_the_doctors_card_says_what_is_wrong_and_what_to_do(open_page, finished)
     folder.write_json("doctor", {"before": as_dicts(before), "after": as_dicts(after)})
     card = expanders(open_page("watch"))["Doctor: 5 checks: 1 failed, 1 warning, 2 fine, 1 skipped"]
     assert card.icon == ":material/error:"
+    assert card.proto.expanded, "what failed is not looked for"
     said = [found.value.replace("\\", "") for found in card.markdown]
     order = ["Before training", "[:material/check_circle: fine]", "After training", "[:material/error: failed]"]
     order += ["[:material/warning: warning]", "[:material/check_circle: fine]", "[:material/remove: skipped]"]
