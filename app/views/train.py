@@ -277,7 +277,7 @@ def _plan(
         counts = plan.counts
         of = "of the held-out set" if heldout else "held out from the seed"
         st.markdown(
-            f"- **{counts['seed_trained']:,}** labelled seed pairs train the first model\n"
+            f"- **{counts['seed_trained']:,}** of {seed.n_pairs:,} labelled seed pairs train the first model\n"
             f"- **{counts['heldout_pairs']:,}** labelled pairs {of} measure accuracy; nothing is trained on them\n"
             f"- **{counts['pool_open']:,}** of {counts['pool_pairs']:,} pool pairs are open to self-labels"
         )

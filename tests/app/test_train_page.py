@@ -33,7 +33,7 @@ def test_without_data_the_page_says_where_to_get_some(open_page):
 
 def test_the_plan_is_told_before_the_start(open_page, sets):
     page = open_page("train")
-    assert "**30** labelled seed pairs train the first model" in texts(page)
+    assert "**30** of 30 labelled seed pairs train the first model" in texts(page)
     assert "**10** labelled pairs of the held-out set" in texts(page)
     assert "**40** of 40 pool pairs are open" in texts(page)
 
@@ -62,6 +62,16 @@ def test_the_form_begins_with_sets_that_belong_together(open_page, store, sets, 
     assert "Neither their names nor a run say that this seed and this pool belong together." in texts(page)
     page = page.switch_page("views/home.py").run().switch_page("views/train.py").run()
     assert values(page) == [known["a-seed"], sets["pool"].id], "kept while one looks elsewhere"
+
+
+def test_how_much_of_the_seed_a_held_out_set_takes_is_told(open_page, store, sets, tmp_path):
+    content = rows(40, "shared")
+    mine = ingest.import_source(store, write_jsonl(tmp_path / "s-seed.jsonl", content), "seed").dataset
+    held = ingest.import_source(store, write_jsonl(tmp_path / "s-heldout.jsonl", content[:25]), "heldout").dataset
+    page = open_page("train").selectbox(key="pick-seed").set_value(mine.id).run()
+    page = page.selectbox(key="pick-heldout").set_value(held.id).run()
+    assert "**15** of 40 labelled seed pairs train the first model" in texts(page)
+    assert "25 seed pairs are in the held-out set or share a prompt group with it" in texts(page)
 
 
 def test_a_held_out_set_that_nothing_ties_to_the_seed_is_pointed_at(open_page, store, sets, tmp_path):
