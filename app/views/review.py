@@ -31,7 +31,7 @@ QUEUES: dict[Asked, str] = {
 }
 QUEUE_HELP = (
     "Recommended: a mix of pairs that teach most and of random checks. "
-    "Least sure: pairs the model can hardly tell apart. "
+    "Least sure: of the pairs left, those the model is least sure of. "
     "Random check: a random sample of the self-labels; your answers say how many of them are right. "
     "Seed: labels you brought that look wrong; your answer replaces them in the next round. "
     "Disagreements: pairs that people answered differently; your answer settles them."

@@ -50,7 +50,7 @@ WHY = {
     "informative": "its answer settles most about other pairs",
     "unsure": "one of the half that the teacher is less sure of",
     "suspect": "the student contradicts the label it was given",
-    "learn": "the model can hardly tell the two apart",
+    "learn": "of the pairs left, it is one of those the model is least sure of",
     "seed": "a model that did not see this label is surest that it is wrong",
     "gold": "a pair of the seed, to see how far you agree with it",
     "repeat": "you answered it before, with the sides the other way round",

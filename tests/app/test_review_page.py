@@ -221,6 +221,14 @@ def test_show_more_unfolds_both_sides(open_page, store, finished, monkeypatch):
     assert (again["view"]["left"]["hidden"], again["view"]["right"]["hidden"]) == (0, 0)
 
 
+def test_the_least_sure_pairs_left_are_not_said_to_be_unclear(open_page, store, finished):
+    """Where the model is sure of every pair left, "hardly tells them apart" would contradict "99% sure"."""
+    page = press(open_page("review"), store, finished, "left")
+    assert sent(page)["last"].endswith(
+        "Shown because: of the pairs left, it is one of those the model is least sure of."
+    )
+
+
 def with_queues(store, run, **details):
     """Lists of pairs by reason, as a calibrated round leaves them."""
     folder = RunFolder.of(run.id)
