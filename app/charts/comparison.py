@@ -79,7 +79,7 @@ def against(outcomes: Sequence[Outcome], found: Sequence[Difference | None], ref
     if not known:
         return template.empty(title, "There is no second run with a finished round.")
     figure = template.frame(title, "percentage points of accuracy", "", 150 + 40 * len(known))
-    for name, clear, symbol in (("clear", True, "circle"), ("within noise", False, "circle-open")):
+    for name, clear, symbol in (("clear", True, "circle"), ("not clear", False, "circle-open")):
         mine = [(i, one) for i, (_, one) in enumerate(known) if one.is_clear == clear]
         if not mine:
             continue

@@ -1,7 +1,8 @@
 """Which run is better? How runs ended, and differences between them on the held-out pairs they were measured on.
 
-Runs that measured the same held-out pairs are compared pair by pair, others as two samples (paired.py). Reads held-out arrays
-only, never the pool's: a run on a million pairs costs no more than a small one.
+Runs that measured the same held-out pairs are compared pair by pair, others of one set as two samples, and of those measured on
+different sets it is only said how far apart they are (paired.py). Reads held-out arrays only, never the pool's: a run on a
+million pairs costs no more than a small one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -175,8 +176,9 @@ def difference(one: Outcome, reference: Outcome) -> Difference | None:
             new, old = one.measured.right[mine], reference.measured.right[theirs]
             groups = reference.measured.groups[theirs]
             return paired(new, old, groups, "paired" if whole else "shared")
-        return unpaired(one.end, reference.end, "unpaired")
-    return unpaired(one.end, reference.end, "unstored")
+    if one.heldout != reference.heldout:
+        return unpaired(one.end, reference.end, "apart")
+    return unpaired(one.end, reference.end, "unpaired" if one.measured and reference.measured else "unstored")
 
 
 def differences(outcomes: Sequence[Outcome], reference: int = 0) -> list[Difference | None]:

@@ -22,6 +22,7 @@ UNPAIRED = {
     "shared": "held-out pairs both have",
     "unpaired": "other held-out pairs: two samples",
     "unstored": "pairs not stored: two samples",
+    "apart": "another held-out set",
 }
 
 
@@ -90,6 +91,8 @@ def _for_a_point(found: Difference | None) -> int | None:
 
 
 def verdict(found: Difference) -> str:
+    if found.kind == "apart":
+        return "not known: another held-out set"
     if not found.value and not found.error:
         return "the same"
     return ("better" if found.value > 0 else "worse") if found.is_clear else "within noise"

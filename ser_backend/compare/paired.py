@@ -27,8 +27,8 @@ FLIPS = 9_999
 EXACT = 13  # up to so many groups that differ, every way to turn signs is counted
 BLOCK = 4_000_000  # signs at a time
 
-# all pairs of both, those that both held out, other pairs, or nobody knows which were right
-Kind = Literal["paired", "shared", "unpaired", "unstored"]
+# all pairs of both, those that both held out, other pairs of one set, nobody knows which were right, or pairs of another set
+Kind = Literal["paired", "shared", "unpaired", "unstored", "apart"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Both say so: the interval, and the p-value that allows for the other comparisons."""
-        return (self.low > 0 or self.high < 0) and self.p_holm < LEVEL
+        """Both say so: the interval, and the p-value that allows for the other comparisons. On another set neither can: that
+        set may be easier."""
+        return self.kind != "apart" and (self.low > 0 or self.high < 0) and self.p_holm < LEVEL
 
     def pairs_needed(self, difference: float) -> int | None:
         """Held-out pairs with which a true difference like that is found four times in five, with the scatter seen here; None
-        where nothing is seen."""
-        if not self.error or not difference:
+        where nothing is seen, or no number of pairs would do."""
+        if self.kind == "apart" or not self.error or not difference:
             return None
         return math.ceil(self.n * ((Z_95 + Z_80) * self.error / difference) ** 2)
 
@@ -124,8 +125,13 @@ def in_words(found: Difference | None, name: str, reference: str, n_comparisons:
     if found is None:
         return f"{name} and {reference} cannot be compared: one of them has no finished round."
     points = f"{100 * found.value:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-    if not found.error and not found.value:
+    if not found.error and not found.value and found.kind != "apart":
         return f"{name} and {reference} get the same {found.n:,} held-out pairs right: no difference at all."
+    if found.kind == "apart":
+        return (
+            f"{name} and {reference} were measured on different held-out sets, so which is better is not known: {points} may "
+            "lie in the pairs as well as in the models. Give both runs one held-out set."
+        )
     shared = f", p = {shown_p(found.p_holm)} after Holm for {n_comparisons} comparisons" if n_comparisons > 1 else ""
     on = f"on {found.n:,} held-out pairs{' both have' if found.kind == 'shared' else ''}"
     if found.is_clear:

@@ -139,6 +139,20 @@ def test_pairs_that_only_one_run_held_out_are_left_out_and_so_are_labels_that_ch
     assert "part of the difference may lie in the pairs" in paired.in_words(paired.adjusted([few])[0], "A", "B")
 
 
+def test_runs_measured_on_different_sets_are_never_called_better_or_worse():
+    keys = np.array([f"{i:032x}" for i in range(300)], "S32")
+    one = an_outcome("a", np.ones(300), keys)
+    other = replace(an_outcome("b", np.zeros(300), np.char.add(keys, b"x")), heldout="another set")
+    found = comparison.differences([one, other])[1]
+    assert (found.kind, found.value, found.is_clear, found.pairs_needed(0.01)) == ("apart", -1.0, False, None)
+    said = paired.in_words(found, "B", "A")
+    assert "which is better is not known" in said
+    assert "one held-out set" in said
+    assert comparison_tables.verdict(found) == "not known: another held-out set"
+    newer = replace(an_outcome("b", np.zeros(300), keys), heldout="a newer version with the same pairs")
+    assert comparison.differences([one, newer])[1].is_clear
+
+
 def test_a_run_that_stored_no_pairs_is_compared_as_a_sample_and_one_without_rounds_not_at_all():
     one, other = an_outcome("a"), an_outcome("b")
     old = replace(other, measured=None)
