@@ -147,9 +147,7 @@ class _Way:
             if done.stopped:
                 raise _Stopped
             model = done.writer.model
-            save_plain(
-                model.merge_and_unload() if hasattr(model, "merge_and_unload") else model, done.writer.tokenizer, target
-            )
+            save_plain(model.merge_and_unload() if hasattr(model, "merge_and_unload") else model, done.writer, target)
             self.folder.forget("sft")
             self.tell("supervised_start_finished", {"steps": done.steps})
         return str(target)
@@ -247,13 +245,13 @@ class _Way:
         model, target = writer.model, self.folder.path / "model"
         ours = Path(base).is_relative_to(self.folder.path)
         if hasattr(model, "merge_and_unload") and not ours:
-            save_plain(model, writer.tokenizer, target)
+            save_plain(model, writer, target)
             return
         if hasattr(model, "merge_and_unload"):
             import copy
 
             model = copy.deepcopy(model).merge_and_unload()
-        save_plain(model, writer.tokenizer, target)
+        save_plain(model, writer, target)
 
     def _finish(
         self,
@@ -310,7 +308,10 @@ def changed(before: dict[str, Any], after: dict[str, Any], names: Sequence[str])
     return found | {"judge": judge}
 
 
-def save_plain(model: Any, tokenizer: Any, target: Path) -> None:
+def save_plain(model: Any, writer: Writer, target: Path) -> None:
+    """model: the writer's, or what its adapters were merged into."""
     with home.atomic_folder(target) as temporary:
         model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        if not hasattr(model, "merge_and_unload"):
+            writer.manner.save_pretrained(temporary)  # whoever uses the model finds what its authors set
+        writer.tokenizer.save_pretrained(temporary)

@@ -48,6 +48,7 @@ class Writer:
     tokenizer: Any
     device: str
     bf16: bool  # computes in bfloat16
+    manner: Any = None  # the generation config of the model's authors; it samples without, see plainly
     reference: Any = None  # the start model; None: it is the model without its adapters
 
     @property
@@ -306,8 +307,24 @@ def open_writer(folder: str, settings: PolicySettings) -> Writer:
         tokenizer.pad_token = tokenizer.eos_token
     _check_room(model.config, settings, folder)
     model.generation_config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    manner = plainly(model)
     heed_padding(model)
-    return Writer(model.to(device), tokenizer, device, bf16)
+    return Writer(model.to(device), tokenizer, device, bf16, manner)
+
+
+def plainly(model: Any) -> Any:
+    """Of its generation config leave the special tokens only, and return it as it was.
+
+    `generate` fills in from there whatever it was not told, also for trl: a repetition penalty (Qwen2.5) or a list of tokens
+    to suppress would have responses sampled from another distribution than the one that is trained and whose KL is measured.
+    """
+    from transformers import GenerationConfig
+
+    manner = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=manner.bos_token_id, eos_token_id=manner.eos_token_id, pad_token_id=manner.pad_token_id
+    )
+    return manner
 
 
 def unthinking(tokenizer: Any) -> None:

@@ -164,6 +164,30 @@ def test_the_trainer_sees_the_same_kl_as_we_do_although_it_pads_on_the_left(stor
     assert abs(step["trainer_kl"]) > 1e-3
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_what_authors_say_of_sampling_bends_no_response_and_stays_with_the_model(store, settings, tmp_path, rank):
+    """Qwen2.5 comes with a repetition penalty, which `generate` would take from the model's folder, in training, too."""
+    places = [tiny.build("llama", tmp_path / name) for name in ("plain", "with")]
+    manner = {
+        "repetition_penalty": 5.0,
+        "no_repeat_ngram_size": 1,
+        "min_p": 0.9,
+        "do_sample": True,
+        "suppress_tokens": [5],
+    }
+    own = Path(places[1]) / "generation_config.json"
+    own.write_text(json.dumps(json.loads(own.read_text()) | manner))
+    for name, place in zip("ab", places, strict=True):
+        played(store, settings.changed({"base_model": place, "lora_rank": rank}), name)
+    assert figures_of("a") == figures_of("b")
+    after = [PolicyFolder.of(name).json("after") for name in "ab"]
+    assert after[0] == after[1]
+    saved = PolicyFolder.of("b").path / "model" / "generation_config.json"
+    assert saved.exists() is not bool(rank)  # an adapter takes that of its base
+    if not rank:
+        assert manner.items() <= json.loads(saved.read_text()).items()
+
+
 def test_it_ends_when_it_is_too_far_from_the_start(store, settings):
     events, facts = played(store, settings.changed({"steps": 40, "learning_rate": 1e-2, "max_kl": 0.5}))
     assert facts["steps"] < 40
