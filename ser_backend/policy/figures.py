@@ -9,6 +9,7 @@ import numpy as np
 WINDOW = 10  # steps that are compared, at the beginning and at the end
 LEAST = 5  # fewer say nothing
 SURE = 2.0  # standard errors
+WRONG = 0.05  # share of trainings in which a judge that stays where it is may be taken for one that goes down
 REPEATS = 0.7  # of the start's distinct two-word sequences
 DRIFT = 0.5  # share of the start's length
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -94,8 +95,9 @@ def alarms(steps: Sequence[Step], start_length: float, start_distinct: float, ma
         watchers = {"the judge": [s["judge"]["mean"] for s in steps if s["judge"]]}
         for name in steps[-1]["members"] if len(steps[-1]["members"]) > 1 else ():
             watchers[f"the reward model {name}"] = [s["members"][name]["mean"] for s in steps]
+        far = _far(len(steps), size)
         for who, values in watchers.items():
-            if len(values) == len(steps) and up[1] > SURE and (down := _change(values, size))[1] < -SURE:
+            if len(values) == len(steps) and up[1] > SURE and (down := _change(values, size))[1] < -far:
                 found[f"overoptimised:{who}"] = (
                     f"The reward rises ({up[0]:+.2f} from the first {size} steps to the last) while {who} goes down "
                     f"({down[0]:+.2f}): the policy has found what the reward model likes and others do not. Take an earlier "
@@ -121,6 +123,16 @@ def alarms(steps: Sequence[Step], start_length: float, start_distinct: float, ma
             f"The policy is {now:.1f} nats a response from the start model; max_kl is {max_kl:g}. The training ends here."
         )
     return found
+
+
+def _far(looks: int, size: int) -> float:
+    """Standard errors beyond which two means of `size` steps differ, for who looked after every step so far (Bonferroni).
+
+    At two standard errors 40 % of trainings of 200 steps whose judge did not change rang.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(2 * size - 2, 1 - WRONG / max(1, looks - size)))
 
 
 def over_limit(steps: Sequence[Step], max_kl: float, window: int = 3) -> float:

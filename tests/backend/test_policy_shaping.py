@@ -118,6 +118,27 @@ def test_alarms_ring_for_what_they_are_for_and_not_otherwise(series, kind):
     assert list(found) == ([kind] if kind else [])
 
 
+def test_a_judge_that_stays_where_it_is_rings_in_few_trainings_and_one_that_falls_in_all():
+    """Looked at after every step: 40 % of such trainings rang when each look alone was to be sure."""
+    random = np.random.default_rng(1)
+
+    def rings(slope, n=150):
+        noise = random.normal(0, 0.2, (n, 2))
+        told = []
+        for step in range(n):
+            at = step / n
+            reward, judge = {"mean": 2 * at + noise[step, 0]}, {"mean": slope * at + noise[step, 1]}
+            told.append(
+                {"shaped": reward, "judge": judge, "members": {"A": reward}, "distinct": 0.9, "length": 20.0}
+            )
+            if figures.alarms(told, 20.0, 0.9, 0.0):
+                return True
+        return False
+
+    assert np.mean([rings(0.0) for _ in range(60)]) <= 0.12
+    assert all(rings(-1.0) for _ in range(20))
+
+
 def test_a_few_steps_say_nothing():
     assert figures.alarms(steps(4, length=lambda x: 90.0), 20.0, 0.9, 0.0) == {}
 
