@@ -14,6 +14,8 @@ from pathlib import Path
 from ser_backend.errors import SerError
 
 ROOT = Path(__file__).resolve().parent.parent
+# said without an error number: by safetensors, by SQLite, and (the last two) by torch.save
+DISK_FULL = ("No space left on device", "database or disk is full", "PytorchStreamWriter failed", "unexpected pos")
 
 
 def home() -> Path:
@@ -93,8 +95,7 @@ def disk_full_in_words(where: Path) -> Iterator[None]:
         yield
     except Exception as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors and SQLite say it in words of their own
-        if full or "No space left on device" in str(error) or "database or disk is full" in str(error):
+        if full or any(words in str(error) for words in DISK_FULL):
             raise SerError(
                 f"The disk that holds {where} is full; nothing was changed there. "
                 "Free some space (or point SER_HOME at a larger disk) and try again."

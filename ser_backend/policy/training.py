@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_backend import home
 from ser_backend.errors import SerError, is_out_of_memory
 from ser_backend.policy import figures
 from ser_backend.policy.folder import COMPLETE, PolicyFolder
@@ -199,7 +200,11 @@ def _attempt(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Telling())
     if begun < settings.steps and not outcome.because:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            with home.disk_full_in_words(folder.path):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            folder.checkpoint(stage)  # removes one that was not written to its end: it may be what fills the disk
     elif checkpoint:
         trainer._load_from_checkpoint(str(checkpoint))
     if outcome.stopped and outcome.steps >= settings.steps:

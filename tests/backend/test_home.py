@@ -27,6 +27,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         OSError(errno.ENOSPC, "No space left on device"),
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
         RuntimeError("(sqlite3.OperationalError) database or disk is full"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 2762240 vs 2762132"),
+        RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
     ],
 )
 def test_a_full_disk_is_said_in_words_whoever_says_it(tmp_path: Path, error: Exception) -> None:
@@ -38,3 +40,5 @@ def test_a_full_disk_is_said_in_words_whoever_says_it(tmp_path: Path, error: Exc
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), home.disk_full_in_words(tmp_path):
         raise PermissionError
+    with pytest.raises(RuntimeError, match="Reader"), home.disk_full_in_words(tmp_path):
+        raise RuntimeError("PytorchStreamReader failed reading zip archive: failed finding central directory")

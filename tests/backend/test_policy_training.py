@@ -233,6 +233,28 @@ for kind, facts in run(Store.open(), PolicySettings(**{settings.as_dict()!r}), P
     assert facts["after"] == whole["after"]
 
 
+def test_a_disk_that_fills_up_under_a_checkpoint_is_said_and_none_of_it_stays(store, settings, monkeypatch):
+    import torch
+
+    settings = settings.changed({"steps": 4})
+    played(store, settings, "whole")
+
+    def full(what, path, *_, **__):
+        if "checkpoint-4" in str(path):
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 2762240 vs 2762132")
+        return save(what, path)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(SerError, match="is full; nothing was changed there"):
+        played(store, settings)
+    checkpoints = PolicyFolder.of("p").path / "checkpoints"
+    assert [path.name for path in checkpoints.glob("checkpoint-*")] == ["checkpoint-2"]
+    monkeypatch.setattr(torch, "save", save)
+    played(store, settings)
+    assert figures_of("p") == figures_of("whole")
+
+
 def test_running_out_of_memory_halves_what_is_done_at_a_time_and_not_the_step(store, settings):
     import torch
 
