@@ -11,6 +11,7 @@ from typing import Any
 
 from ser_backend.cli import duel
 from ser_backend.cli.bar import Bar
+from ser_backend.cli.serving import named
 from ser_backend.errors import SerError
 from ser_backend.policy.settings import PRESETS, PolicySettings, describe
 from ser_backend.records import Status
@@ -67,7 +68,9 @@ def _settings(command: argparse.ArgumentParser, online: bool) -> None:
 def _chosen(chosen: argparse.Namespace) -> PolicySettings:
     given = {k.removeprefix("set_"): v for k, v in vars(chosen).items() if k.startswith("set_") and v is not None}
     preset = PRESETS[chosen.preset][1] if chosen.preset else {}
-    return PolicySettings().changed({**preset, **given})
+    settings = PolicySettings().changed({**preset, **given})
+    members = ",".join(named(name) for name in settings.members)
+    return settings.changed({"reward_models": members, "judge": named(settings.judge)})
 
 
 def _policies(_: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from ser_backend.policy.folder import PolicyFolder
 from ser_backend.policy.prompts import RUN, is_file
 from ser_backend.policy.settings import ONLINE, PolicySettings
 from ser_backend.records import ACTIVE, Job, Run, Status
+from ser_backend.reward_model import model_folder
 from ser_backend.scorer import choice
 from ser_backend.store import Store
 from ser_backend.transformer import bases
@@ -94,7 +95,7 @@ def check(store: Store, settings: PolicySettings) -> None:
         if name.startswith(RUN):
             choice.resolve(name)
         else:
-            bases.check_local(name)
+            _check_reward_model(name)
     if settings.prompts:
         if settings.prompts.startswith(RUN):
             store.run(settings.prompts.removeprefix(RUN))
@@ -108,6 +109,21 @@ def check(store: Store, settings: PolicySettings) -> None:
                 f"The set {found.name!r} is a pool, and its pairs carry no labels to learn from. Give a labelled set, or "
                 "run:ID for the labels of a run."
             )
+
+
+def _check_reward_model(name: str) -> None:
+    """Whatever `score` takes; a hub id is not looked at, and a head has its base model elsewhere."""
+    try:
+        exists = Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # no folder's name
+        bases.check_local(name)
+        return
+    if not exists and not name.startswith((".", "/", "~")) and name.count("/") == 1:
+        return
+    folder = model_folder(name)
+    config = next((c for c in ("adapter_config.json", "config.json") if (folder / c).exists()), "")
+    if config and not (folder / "head.safetensors").exists():
+        bases.checked_folder(folder, config)
 
 
 @bases.for_writing()

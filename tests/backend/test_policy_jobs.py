@@ -246,7 +246,9 @@ def test_an_estimate_binds_nobody_to_its_settings_but_a_training_does(store, set
         ({"base_model": "bundled"}, "reads texts and writes none"),
         ({"base_model": ""}, "No base model is named"),
         ({"reward_models": "run:nothing"}, "has no finished round"),
-        ({"reward_models": "/nowhere/reward"}, "it is not a folder"),
+        ({"reward_models": "/nowhere/reward"}, "there is no such folder"),
+        ({"reward_models": "nonsense"}, "there is no such folder"),
+        ({"reward_models": "/" + "x" * 5_000}, "it is not a folder"),
         ({"judge": "x", "reward_models": "x"}, "must be one that is not trained against"),
         ({"prompts": "nothing"}, "There is no data set 'nothing'"),
         ({"prompts": "/nowhere.jsonl"}, "There is no file"),
@@ -260,6 +262,40 @@ def test_what_can_be_seen_to_be_wrong_is_said_before_it_is_queued(store, setting
         queue.train(store, "p", settings.changed(changes), detached=False)
     assert "\n" not in str(found.value)
     assert store.policies() == []
+
+
+def test_the_folder_of_an_exported_head_is_a_reward_model(store, settings, tmp_path, base, rewards):
+    """It has a head and a note, and no config.json; its base model lies below it or elsewhere."""
+    folder = tmp_path / "export" / "reward_model"
+    folder.mkdir(parents=True)
+    (folder / "head.safetensors").write_bytes(b"")
+    for name in (folder, folder.parent):
+        queue.check(store, settings.changed({"reward_models": f"{name},{rewards[0]}"}))
+    (folder / "head.safetensors").unlink()
+    with pytest.raises(SerError, match="is not a reward model folder"):
+        queue.check(store, settings.changed({"reward_models": str(folder)}))
+    (folder / "config.json").write_text("{}")
+    (folder / "model.bin").write_bytes(b"")
+    with pytest.raises(SerError, match="a pickle file"):
+        queue.check(store, settings.changed({"judge": str(folder)}))
+
+
+def test_the_command_line_takes_runs_by_their_names(store, settings, sets, config, monkeypatch):
+    """As serve and best-of do; what is kept is the id, so the same command goes on after another run took the name."""
+    from ser_backend.cli import main
+
+    runs = {
+        name: jobs.submit(store, config, sets["seed"].id, sets["pool"].id, None, name, False) for name in ("a", "b")
+    }
+    asked = []
+    monkeypatch.setattr(queue, "train", lambda store, name, settings: asked.append(settings))
+    given = ["--base-model", settings.base_model, "--prompts", settings.prompts]
+    assert (
+        main(["policy", "train", "--name", "p", "--queue", *given, "--reward-models", "run:a", "--judge", "run:b:seed"])
+        == 0
+    )
+    assert asked[0].reward_models == f"run:{runs['a'].id}"
+    assert asked[0].judge == f"run:{runs['b'].id}:seed"
 
 
 def test_two_processes_never_work_on_one_policy(store, settings):

@@ -128,9 +128,7 @@ def test_a_judge_that_stays_where_it_is_rings_in_few_trainings_and_one_that_fall
         for step in range(n):
             at = step / n
             reward, judge = {"mean": 2 * at + noise[step, 0]}, {"mean": slope * at + noise[step, 1]}
-            told.append(
-                {"shaped": reward, "judge": judge, "members": {"A": reward}, "distinct": 0.9, "length": 20.0}
-            )
+            told.append({"shaped": reward, "judge": judge, "members": {"A": reward}, "distinct": 0.9, "length": 20.0})
             if figures.alarms(told, 20.0, 0.9, 0.0):
                 return True
         return False
