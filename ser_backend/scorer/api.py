@@ -60,13 +60,14 @@ class Door:
         said = request.headers.get("content-length", "")
         if said.isdigit() and int(said) > self.limits.body:
             raise self._too_large()
-        if self._in_flight >= self.limits.in_flight:
-            raise Busy(1)
         parts: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self.limits.body_s):
                 async for part in request.stream():
+                    # at each part: hundreds may have come in while there was room, their bodies still to arrive
+                    if self._in_flight + len(part) > self.limits.in_flight:
+                        raise Busy(1)
                     size += len(part)
                     self._in_flight += len(part)
                     if size > self.limits.body:

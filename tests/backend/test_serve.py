@@ -225,6 +225,26 @@ def test_a_body_that_never_ends_is_given_up(model):
         assert client.get("/health").status_code == 200
 
 
+def test_bodies_that_arrive_together_take_no_more_memory_than_is_allowed(model):
+    """All came in before the first byte of a body; 300 of 8 MiB took 2.4 GiB where 64 MiB were the limit."""
+    body = b'{"items": [{"response": "' + b"x " * 1_900 + b'"}]}'
+    with served(model, Limits(body=4_000, in_flight=6_000)) as client, contextlib.ExitStack() as stack:
+        at = (client.base_url.host, client.base_url.port)
+        sockets = [stack.enter_context(socket.create_connection(at, timeout=20)) for _ in range(5)]
+        head = f"Host: {at[0]}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        for one in sockets:
+            one.sendall(b"POST /score HTTP/1.1\r\n" + head.encode())
+        time.sleep(0.3)
+        for one in sockets:
+            one.sendall(body[:-1])
+            time.sleep(0.05)
+        answers = [one.recv(12) for one in sockets[1:]]
+        assert answers == [b"HTTP/1.1 503"] * 4
+        sockets[0].sendall(body[-1:])
+        assert sockets[0].recv(12) == b"HTTP/1.1 200"
+        assert client.post("/score", json=items([Response("", "p", "x")])).status_code == 200  # nothing is held
+
+
 def test_the_manual_needs_nothing_from_elsewhere(open_server, guarded):
     for client, with_token in ((open_server, False), (guarded, True)):
         page = client.get("/docs").text
