@@ -4,6 +4,7 @@ import ipaddress
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ser_backend.errors import SerError
 SHORTEST_TOKEN = 16
 STOP_S = 20  # for what is being answered when it is told to stop
 CONNECTIONS = 4_096
+HEAD_S = 30.0  # for the head of a request to arrive, also of the first
 
 
 def token_of(token: str | None, token_file: Path | None) -> str:
@@ -64,8 +66,28 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+class _Server(uvicorn.Server):
+    """Lets go of connections on which no request comes. uvicorn waits for ever for the first one and for the rest of a head,
+    so that 2,048 of them would shut everybody else out."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._quiet: dict[Any, float] = {}  # (connection, its last answered request) -> since when
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # a second
+            now = time.monotonic()
+            connections: set[Any] = self.server_state.connections  # all h11's
+            quiet = [(one, one.cycle) for one in connections if one.cycle is None or one.cycle.response_complete]
+            self._quiet = {key: self._quiet.get(key, now) for key in quiet}
+            for (connection, _), since in self._quiet.items():
+                if now - since > HEAD_S:
+                    connection.transport.close()
+        return await super().on_tick(counter)
+
+
 def server(app: Any) -> uvicorn.Server:
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             log_level="warning",
@@ -74,6 +96,7 @@ def server(app: Any) -> uvicorn.Server:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=STOP_S,
             lifespan="off",
+            http="h11",  # whatever else is installed
             ws="none",
             limit_concurrency=CONNECTIONS // 2,
             backlog=CONNECTIONS,

@@ -245,6 +245,23 @@ def test_bodies_that_arrive_together_take_no_more_memory_than_is_allowed(model):
         assert client.post("/score", json=items([Response("", "p", "x")])).status_code == 200  # nothing is held
 
 
+def test_a_connection_without_a_request_is_let_go_and_one_that_asks_now_and_then_is_not(model, monkeypatch):
+    monkeypatch.setattr(server, "HEAD_S", 1.5)
+    with served(model) as client, contextlib.ExitStack() as stack:
+        at = (client.base_url.host, client.base_url.port)
+        asking, silent, slow = (stack.enter_context(socket.create_connection(at, timeout=20)) for _ in range(3))
+        began, head = time.monotonic(), f"GET /health HTTP/1.1\r\nHost: {at[0]}\r\n".encode()
+        slow.sendall(head)  # and never the empty line
+        for _ in range(8):
+            asking.sendall(head + b"\r\n")
+            assert asking.recv(12) == b"HTTP/1.1 200"
+            while asking.recv(4_096)[-1:] != b"}":
+                pass
+            time.sleep(0.6)
+        assert silent.recv(1) == slow.recv(1) == b""
+        assert time.monotonic() - began < 15
+
+
 def test_the_manual_needs_nothing_from_elsewhere(open_server, guarded):
     for client, with_token in ((open_server, False), (guarded, True)):
         page = client.get("/docs").text
