@@ -90,7 +90,8 @@ def estimate(
     """
     store.require("see_rewards")
     settings.validate()
-    asked = asking.gather(store, settings.prompts, settings.examples, settings.heldout_prompts, settings.random_seed)
+    examples = "" if settings.prompts else settings.examples  # whatever is wrong with them, nothing is learnt here
+    asked = asking.gather(store, settings.prompts, examples, settings.heldout_prompts, settings.random_seed)
     members = open_members(settings.members, settings.judge, settings.threads, opener)
     writer = open_writer(plain_start(settings.base_model, out / "base"), settings)
     lengths = [len(ids) for ids in writer.prompt_ids(asked.heldout)]

@@ -188,6 +188,14 @@ def test_what_authors_say_of_sampling_bends_no_response_and_stays_with_the_model
         assert manner.items() <= json.loads(saved.read_text()).items()
 
 
+def test_an_estimate_reads_no_examples_where_prompts_are_named(store, settings, file, tmp_path):
+    """As the training of a method that samples does: what is wrong with them is no reason to end."""
+    from ser_backend.policy import gain
+
+    *_, last = gain.estimate(store, settings.changed({"examples": "gone"}), 4, tmp_path / "out", opener)
+    assert last == ("rewards_given", {"responses": 16})
+
+
 def test_it_ends_when_it_is_too_far_from_the_start(store, settings):
     events, facts = played(store, settings.changed({"steps": 40, "learning_rate": 1e-2, "max_kl": 0.5}))
     assert facts["steps"] < 40
