@@ -39,6 +39,7 @@ IN_WORDS: Mapping[str, str] = {
     "skip": "skipped",
 }
 UNDECIDED = 0.05  # of reward; sigmoid gives it less than 51.3 %
+SUREST = 0.99  # said of a model; temperatures rest on few labels
 NOTHING_COUNTED = (
     "Your last answer had not been counted, so there is nothing to undo. Undo again for the one before it."
 )
@@ -291,7 +292,7 @@ def revealed(store: Store, desk: Desk, answered: Review, why: str = "") -> str:
         said += (
             " The model was undecided."
             if abs(answered.margin) < UNDECIDED
-            else f" The model leant {side}, by {abs(answered.margin):.2f} of reward ({sure:.0%} sure)."
+            else f" The model leant {side}, by {abs(answered.margin):.2f} of reward ({_percent(sure)} sure)."
         )
     return said + (f" Shown because: {why}." if why else "")
 
@@ -318,6 +319,11 @@ def _leaning(desk: Desk, answered: Review) -> tuple[Verdict, float]:
     side: Verdict = "left" if (answered.margin > 0) == (answered.left_is == "a") else "right"
     temperature = desk.details.get("model_temperature") or 1.0
     return side, 1 / (1 + math.exp(-abs(answered.margin) / temperature))
+
+
+def _percent(sure: float) -> str:
+    """A handful of labels shows no certainty."""
+    return f"over {SUREST:.0%}" if sure > SUREST else f"{sure:.0%}"
 
 
 def _may_see(store: Store) -> bool:

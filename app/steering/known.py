@@ -58,7 +58,7 @@ def beside(folder: PolicyFolder, found: Any) -> list[Reached]:
         policy = json(here, "policy")
         if policy is None or not outcome.same(found["settings"], policy["settings"]):
             continue
-        if outcome.comparable(found, policy["settings"]):
+        if not outcome.incomparable(found, policy):
             at = stamp(here, "policy", "before", "after")
             told += [reached] if (reached := _reached(str(one), at, tuple(found["start"]["sd"]), found)) else []
         if len(told) == MOST_BESIDE:

@@ -18,10 +18,6 @@ GAIN_HELP = (
     "The best of n responses of the start model, picked by the reward, against one taken at random; n stands beside each "
     "point. It costs no training, so a trained policy is worth its time where it lies above the line at its KL."
 )
-NOT_COMPARABLE = (
-    "This best of n is of the base model before its supervised start; the policy's KL counts from after it, so the policy is "
-    "not drawn here. Estimate again, now that the supervised start is there."
-)
 FORMATS = {"reward": "+.3f", "judge": "+.3f", "kl": ".2f", "length": ".1f", "entropy": ".3f"}
 
 
@@ -65,8 +61,8 @@ def gain(folder: PolicyFolder, settings: Mapping[str, Any]) -> bool:
     st.markdown("\n".join(f"- {components.plain(sentence)}" for sentence in found["sentences"]))
     for note in found["notes"]:
         st.caption(components.plain(note))
-    if known.json(folder, "policy") and not outcome.comparable(found, settings):
-        st.caption(NOT_COMPARABLE)
+    if (policy := known.json(folder, "policy")) and (why := outcome.incomparable(found, policy)):
+        st.caption(why)
     return True
 
 

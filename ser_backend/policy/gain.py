@@ -86,7 +86,7 @@ def estimate(
 ) -> Generator[Event, None, dict[str, Any]]:
     """Samples n responses to each of settings.heldout_prompts prompts. Raises SerError.
 
-    Returns {points, sentences, notes, start, samples}; start: by what rewards were normalised.
+    Returns {points, sentences, notes, start, heldout_id, samples}; start: by what rewards were normalised.
     """
     store.require("see_rewards")
     settings.validate()
@@ -116,6 +116,7 @@ def estimate(
         "sentences": in_words(points, settings, float(judged.std(ddof=1)) if judged is not None else None, ended),
         "notes": members.notes,
         "start": start.as_json(),
+        "heldout_id": asked.heldout_id,
         "samples": [
             {"prompt": p, "response": w, "rewards": r.tolist()}
             | ({"judge": float(judged[i])} if judged is not None else {})

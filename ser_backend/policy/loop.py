@@ -283,6 +283,7 @@ class _Way:
                 "train": len(asked.train),
                 "heldout": len(asked.heldout),
                 "n_examples": len(asked.examples),
+                "heldout_id": asked.heldout_id,
             },
             "seconds": round(sum(facts["seconds"] for facts in steps), 1),
             "kl_estimator": "sum over positions of the exact KL between next-token distributions, on sampled responses",

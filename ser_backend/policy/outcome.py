@@ -20,6 +20,14 @@ SAME = (
     *("base_model", "prompts", "reward_models", "judge", "combine", "normalise", "heldout_prompts", "sft_steps"),
     *("max_prompt_tokens", "max_new_tokens", "temperature", "random_seed", "precision"),
 )
+OTHER_START = (
+    "This best of n is of the base model before its supervised start; the policy's KL counts from after it, so the policy is "
+    "not drawn here. Estimate again, now that the supervised start is there."
+)
+OTHER_PROMPTS = (
+    "This best of n was estimated on other held-out prompts than the policy was measured on: what holds them has changed in "
+    "between. So the policy is not drawn here. Estimate again, or train again under another name."
+)
 PAIRED = {"kl": "KL to the start model, nats", "length": "length, tokens", "ended": "ends by itself"}
 
 
@@ -100,10 +108,15 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in names)
 
 
-def comparable(gain: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether the estimate is of the model from which the policy's KL is measured."""
-    begins_supervised = bool(settings["sft_steps"]) and settings["method"] != "sft"
-    return bool(gain.get("supervised")) == begins_supervised
+def incomparable(gain: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+    """Why a finished policy has no place on the axes of an estimate with the same settings; "" where it has. policy: of its file."""
+    settings = policy["settings"]
+    if bool(gain.get("supervised")) != (bool(settings["sft_steps"]) and settings["method"] != "sft"):
+        return OTHER_START
+    asked = policy.get("data", {}).get("heldout_id")
+    if asked and gain.get("heldout_id", asked) != asked:  # files of earlier versions do not say
+        return OTHER_PROMPTS
+    return ""
 
 
 def reached(folder: PolicyFolder, gain: Mapping[str, Any]) -> Reached | None:

@@ -3,6 +3,8 @@
 Prompts are distinct; a part of them is kept apart to measure, and no example with such a prompt is trained on.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -40,6 +42,11 @@ class Asked:
     n_rows: int  # that were read
     n_empty: int  # rows without a prompt
     n_held_examples: int = 0  # left out, as their prompt is held out
+
+    @property
+    def heldout_id(self) -> str:
+        """Names the held-out prompts: a file may hold others the next time it is read."""
+        return hashlib.blake2b(json.dumps(self.heldout).encode(), digest_size=16).hexdigest()
 
     def in_words(self) -> str:
         parts = [f"{len(self.train):,} prompts to train on, {len(self.heldout):,} held out to measure"]

@@ -236,6 +236,7 @@ def test_rules_that_read_no_word_stand_beside_the_accuracy(open_page, finished):
     said = texts(open_page("watch"))
     # in the sets of these tests the preferred response is always the shorter of the two
     assert "preferring the shorter response: 100.0 % (72.2 to 100.0)" in said
+    assert "The model does not beat a rule that reads no word: preferring the shorter response" in said
     assert "the majority:" in said
 
 

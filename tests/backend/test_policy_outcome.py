@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from ser_backend.policy import figures, outcome
+from ser_backend.policy import figures, outcome, prompts
 from ser_backend.policy.curves import MEMBER, Steps, thinned
 from ser_backend.policy.folder import PolicyFolder
 from ser_backend.policy.settings import PolicySettings
@@ -206,9 +206,19 @@ def test_an_estimate_counts_for_policies_of_the_same_start_and_rewards_only(fold
     assert outcome.same(settings, settings | {"learning_rate": 0.1, "steps": 7, "examples": "run:x"})
     assert not outcome.same(settings, settings | {"temperature": 0.5})
     assert not outcome.same(settings | {"prompts": ""}, settings | {"prompts": "", "examples": "run:x"})
-    assert outcome.comparable(a_gain(folder), settings)
-    assert not outcome.comparable(a_gain(folder), settings | {"sft_steps": 5})
-    assert outcome.comparable(a_gain(folder) | {"supervised": True}, settings | {"sft_steps": 5})
+    policy, supervised = {"settings": settings}, {"settings": settings | {"sft_steps": 5}}
+    assert outcome.incomparable(a_gain(folder), policy) == ""
+    assert "before its supervised start" in outcome.incomparable(a_gain(folder), supervised)
+    assert outcome.incomparable(a_gain(folder) | {"supervised": True}, supervised) == ""
+
+
+def test_an_estimate_on_other_prompts_is_no_measure_of_a_policy(folder):
+    """The file that both name has changed in between."""
+    asked, later = (prompts.Asked((), told, (), 2, 0).heldout_id for told in (("one", "two"), ("one", "three")))
+    policy = folder.json("policy") | {"data": {"heldout_id": asked}}
+    assert outcome.incomparable(a_gain(folder) | {"heldout_id": asked}, policy) == ""
+    assert "other held-out prompts" in outcome.incomparable(a_gain(folder) | {"heldout_id": later}, policy)
+    assert outcome.incomparable(a_gain(folder), policy) == ""  # of an earlier version, which did not say
 
 
 def test_responses_stand_side_by_side_by_prompt(folder):
