@@ -181,7 +181,7 @@ class RunConfig(Settings):
         TUNING,
         "auto",
         "Number format of the body; the reward head is always float32. 'auto': bfloat16 on a GPU that has it, else "
-        "float32. '4bit': QLoRA, on a CUDA GPU with the package bitsandbytes.",
+        "float32. '4bit': QLoRA, on a CUDA GPU, with what pip install -e '.[qlora]' brings.",
         among=("auto", "float32", "bfloat16", "4bit"),
         fits=TUNED,
     )

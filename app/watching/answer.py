@@ -39,8 +39,8 @@ def draw(store: Store, run: Run, rounds: list[Round], folder: RunFolder) -> None
         st.caption(components.plain(" · ".join(beside)))
     if rules and now.value <= rules[0].accuracy.value:
         st.warning(
-            f"The model does not beat a rule that reads no word: preferring {rules[0].name} is right on {short(rules[0])} of the "
-            "same held-out pairs. Before you use it, see what the doctor says and whether these sets belong together.",
+            f"The model does not beat a rule that reads no word: preferring {rules[0].name} is right on {short(rules[0])} "
+            "of the same held-out pairs. Before you use it, see what the doctor says and whether these sets belong together.",
             icon=":material/warning:",
         )
     if (kind := components.outcome(rounds)) and (sentence := report.verdict(rounds)):

@@ -109,7 +109,10 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def incomparable(gain: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
-    """Why a finished policy has no place on the axes of an estimate with the same settings; "" where it has. policy: of its file."""
+    """Why a finished policy has no place on the axes of an estimate with the same settings; "" where it has.
+
+    policy: what its file holds.
+    """
     settings = policy["settings"]
     if bool(gain.get("supervised")) != (bool(settings["sft_steps"]) and settings["method"] != "sft"):
         return OTHER_START

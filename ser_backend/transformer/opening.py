@@ -31,7 +31,7 @@ def usable_precision(wanted: str, fit: str, device: str) -> str:
         if device == "cpu":
             raise SerError("precision is 4bit, which needs a CUDA GPU; none was found. Use precision=auto.")
         if find_spec("bitsandbytes") is None:
-            raise SerError("precision is 4bit, which needs the package bitsandbytes. Run pip install bitsandbytes.")
+            raise SerError("precision is 4bit, which needs the package bitsandbytes. Run pip install -e '.[qlora]'.")
     return wanted
 
 
