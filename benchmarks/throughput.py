@@ -7,6 +7,7 @@ Scoring, texts to rewards:
   pipeline   transformers text-classification pipeline, batch_size 50, arrival order, chosen texts and then rejected ones
   trl        RewardTrainer.evaluate at its own batching (8 pairs); tokenising is not counted against it
   ours       Classifier.tokenise and .rewards over the distinct texts
+  many       the same over whole groups until there are --share-texts of them: what a core does once it is under way
 Training, one epoch over the same pairs, dropout off, AdamW:
   trl        RewardTrainer, fp32 and no gradient checkpointing (its defaults are bf16 and checkpointing: slower here), on
              token ids made beforehand; the better of its default of 8 pairs a step and of 32
@@ -51,7 +52,7 @@ CENTRING = 0.01
 WARM_UP = 8  # texts, or pairs, before the clock starts
 SHAPES = ((1024, 384, 1536), (1024, 384, 384), (2048, 2048, 2048))  # rows, inputs, outputs of the matrix products
 MATMUL_S = 1.0  # each
-SCORING = ("pipeline", "trl", "ours")
+SCORING = ("pipeline", "trl", "ours", "many")
 TRAINING = ("trl", "trl-32", "ours", "steps", "frozen")
 MODEL_CONFIGS: dict[str, dict[str, int]] = {  # decoders with random weights: speed does not depend on them
     "qwen-0.5b": {
@@ -83,6 +84,16 @@ def distinct(rows: Sequence[dict[str, Any]]) -> tuple[list[Response], np.ndarray
         for side in ("chosen", "rejected")
     ]
     return [Response(str(i), *key) for key, i in number.items()], ends[0], ends[1]
+
+
+def enough_texts(rows: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Rows of whole groups until they hold n distinct texts, or all rows."""
+    pairs = n // 2
+    while True:
+        chosen = whole_groups(rows, pairs)
+        if len(chosen) == len(rows) or len(distinct(chosen.to_dict("records"))[0]) >= n:
+            return chosen
+        pairs *= 2
 
 
 def flop(lengths: Sequence[int] | np.ndarray, layer_weights: int, head_weights: int, layers: int, width: int) -> float:
@@ -125,9 +136,10 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     made["train"]["ratio_to_trl_same_steps"] = ratio("train", "steps", "trl")
     made["train"]["ratio_to_trl_frozen"] = ratio("train", "frozen", "trl", "trl-32")
     for part in ("score", "train"):
-        achieved = median(part, "ours", "flops")
-        made[part]["flops"] = achieved
+        few, many = median(part, "ours", "flops"), median(part, "many", "flops")
+        made[part]["flops"] = achieved = many or few
         made[part]["share_of_matmul"] = achieved / ceiling if achieved and ceiling else None
+        made[part]["share_of_matmul_same_texts"] = few / ceiling if few and ceiling else None
     made["max_reward_difference"] = _largest(found["score"], "ours", "pipeline", "rewards")
     made["max_loss_difference"] = _largest(found["train"], "steps", "trl", "losses")
     return made
@@ -152,7 +164,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             for way in ways:
                 if paces[way] is None:
                     continue
-                times = "" if way in ("ours", "steps", "frozen") else f"{paces['ours'] / paces[way]:.2f} x"
+                times = "" if way in ("ours", "many", "steps", "frozen") else f"{paces['ours'] / paces[way]:.2f} x"
                 tokens = f"{made[part]['tokens_per_second'][way]:,.0f}"
                 peak = f"{made[part]['peak_bytes'][way] / 2**20:,.0f}"
                 lines.append(f"| {name} | {part} | {way} | {paces[way]:.1f} | {tokens} | {peak} | {times} |")
@@ -381,7 +393,7 @@ def ceiling() -> dict[str, Any]:
 
 
 WAYS: dict[str, Callable[..., dict[str, Any]]] = {
-    "score pipeline": score_pipeline, "score trl": score_trl, "score ours": score_ours,
+    "score pipeline": score_pipeline, "score trl": score_trl, "score ours": score_ours, "score many": score_ours,
     "train trl": train_trl, "train trl-32": train_trl_large, "train ours": train_ours, "train steps": train_steps,
     "train frozen": train_frozen,
 }  # fmt: skip
@@ -508,12 +520,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 paths[part].write_text(json.dumps(chosen))
                 responses, _, _ = distinct(chosen)
                 found[f"{part}_pairs"], found[f"{part}_texts"] = len(chosen), len(responses)
+            many = enough_texts(everything, args.share_texts).drop(columns="group").to_dict("records")
+            paths["many"] = folder / "many.json"
+            paths["many"].write_text(json.dumps(many))
             for way in _turns(args.repeats):
                 if way == "ceiling":
                     found["ceiling"].append(measured(way, folder, None, args.max_length)["flops"])
                     continue
                 part, short = way.split()
-                new = measured(way, folder, paths[part], args.max_length)
+                new = measured(way, folder, paths["many" if short == "many" else part], args.max_length)
                 found[part].setdefault(short, []).append(new)
                 _tell(f"{title} {way}: {new['pairs_per_second']:.2f} pairs/s, load {os.getloadavg()[0]:.1f}")
             _count_tokens(found)
@@ -569,6 +584,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pairs", type=int, default=400, help="pairs to score; whole groups until there are so many")
     parser.add_argument("--train-pairs", type=int, default=160, help="pairs to train on, likewise")
+    parser.add_argument("--share-texts", type=int, default=480, help="distinct texts of the way *many*")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fit", choices=("full",), default="full")
     parser.add_argument("--max-length", type=int, default=512)
@@ -608,6 +624,7 @@ def _on_gpu(args: argparse.Namespace) -> dict[str, Any]:
 
 def _figures(sets: dict[str, Any]) -> dict[str, Any]:
     keys = ("ratio_to_pipeline", "ratio_to_trl", "ratio_to_trl_same_steps", "ratio_to_trl_frozen", "share_of_matmul")
+    keys += ("share_of_matmul_same_texts",)
     return {
         name: {part: {key: made[part][key] for key in keys if key in made[part]} for part in ("score", "train")}
         | {key: made[key] for key in ("max_reward_difference", "max_loss_difference", "matmul_flops")}

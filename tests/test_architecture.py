@@ -50,7 +50,7 @@ ALLOWED = {
     "shared_prompt": {"tokens"},
     "classifier": {"bases", "cores", "heads", "opening", "packed", "shared_prompt", "tokens"},
     "heads": {"bases"},
-    "opening": {"bases", "heads"},
+    "opening": {"bases", "heads", "tokens"},
     "checks": set(),
     "model_checks": {"checks", "classifier", "heads", "opening", "tokens"},
     "blind_rules": {"metrics"},

@@ -1,6 +1,5 @@
 """What is fetched before a page asks for it. tests/e2e/test_journey.py has the browser's part."""
 
-import asyncio
 import importlib
 from pathlib import Path
 
@@ -21,7 +20,11 @@ def answered(path: str, kind: bytes = b"text/html; charset=utf-8", **scope) -> d
     async def send(message):
         sent.append(message)
 
-    asyncio.run(ahead.Figures(inside)({"type": "http", "path": path} | scope, None, send))
+    answer = ahead.Figures(inside)({"type": "http", "path": path} | scope, None, send)
+    with pytest.raises(
+        StopIteration
+    ):  # nothing is waited for, so no loop is needed; a browser's tests may have theirs here
+        answer.send(None)
     return dict(sent[0]["headers"])
 
 

@@ -55,7 +55,7 @@ def test_best_of_and_train_from_the_command_line(ser_home, tmp_path, monkeypatch
 
     def opener(name, threads):
         def read(responses):
-            yield np.arange(len(responses)), np.array([float(r.text.count(name)) for r in responses])
+            yield np.arange(len(responses)), np.array([float(r.text.count(name[-1])) for r in responses])
 
         return Rewarder(name, name, read)
 
@@ -76,7 +76,22 @@ def test_best_of_and_train_from_the_command_line(ser_home, tmp_path, monkeypatch
     ]
     out = tmp_path / "gain"
     assert (
-        main(["policy", "best-of", *common, "--reward-models", "e", "--judge", "a", "--n", "8", "--out", str(out)]) == 0
+        main(
+            [
+                "policy",
+                "best-of",
+                *common,
+                "--reward-models",
+                "hub/e",
+                "--judge",
+                "hub/a",
+                "--n",
+                "8",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
     )
     told = capsys.readouterr().out
     assert "Best of 8, at a KL of 1.20 nats, gains +" in told
@@ -95,7 +110,7 @@ def test_best_of_and_train_from_the_command_line(ser_home, tmp_path, monkeypatch
         "first",
         *common,
         "--reward-models",
-        "e",
+        "hub/e",
         "--steps",
         "1",
         "--prompts-per-step",

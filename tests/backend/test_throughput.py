@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import throughput
-from benchmarks.throughput import distinct, flop, summary, table, trl_batches, whole_groups
+from benchmarks.throughput import distinct, enough_texts, flop, summary, table, trl_batches, whole_groups
 from ser_backend.errors import SerError
 
 
@@ -18,6 +18,22 @@ def test_groups_come_whole_and_in_the_order_they_arrived() -> None:
         assert (found["group"] == group).sum() == (rows["group"] == group).sum()
     assert found["n"].is_monotonic_increasing
     assert len(whole_groups(rows, 100)) == 8
+
+
+def test_groups_are_added_until_there_are_texts_enough() -> None:
+    """Twelve groups of three pairs over three texts each."""
+    texts = ["x", "y", "z"]
+    rows = pd.DataFrame(
+        [
+            {"group": str(g), "prompt": str(g), "chosen": texts[i], "rejected": texts[(i + 1) % 3]}
+            for g in range(12)
+            for i in range(3)
+        ]
+    )
+    found = enough_texts(rows, 20)
+    assert 20 <= len(distinct(found.to_dict("records"))[0]) < 36
+    assert all((found["group"] == group).sum() == 3 for group in set(found["group"]))
+    assert len(enough_texts(rows, 1_000)) == 36
 
 
 def test_a_text_counts_once_however_many_pairs_it_is_in() -> None:
@@ -78,7 +94,11 @@ def test_figures_are_ratios_of_medians_and_against_the_stronger_rival() -> None:
     }
     made = summary(found)
     assert made["score"]["ratio_to_pipeline"] == 3
-    assert made["score"]["share_of_matmul"] == pytest.approx(0.8)
+    assert made["score"]["share_of_matmul"] == made["score"]["share_of_matmul_same_texts"] == pytest.approx(0.8)
+    more = found | {"score": found["score"] | {"many": [result(30, flops=90.0)]}}
+    assert summary(more)["score"]["share_of_matmul"] == pytest.approx(0.9)
+    assert summary(more)["score"]["share_of_matmul_same_texts"] == pytest.approx(0.8)
+    assert summary(more)["score"]["ratio_to_pipeline"] == 3
     assert made["train"]["ratio_to_trl"] == 3
     assert made["train"]["ratio_to_trl_same_steps"] == 2.5
     assert made["train"]["ratio_to_trl_frozen"] is None
