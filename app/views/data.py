@@ -17,6 +17,7 @@ from ser_backend.records import ROLES, Dataset
 from ser_backend.store import Store
 from ser_backend.versions import Family
 
+MUCH = 0.1  # of the rows turned away: more is no success
 SHOWN = 8  # families drawn before the rest is asked for
 ALL = "all_sets"
 REMOVED, REFUSED = "removed_set", "refused_removal"  # what came of the last press of Remove it
@@ -82,7 +83,9 @@ def _outcome(session: state.Session) -> None:
         name = components.plain(found.dataset.name)
         lines = [f"**{word}: {name}** ({components.ROLE_NAMES[found.dataset.role].lower()}, {n})"]
         lines += [components.plain(note) for note in found.notes]
-        (st.info if found.already_there else st.success)("  \n".join(lines), icon=":material/check_circle:")
+        lost = found.dataset.n_problems > MUCH * (found.dataset.n_pairs + found.dataset.n_problems)
+        show = st.info if found.already_there else st.warning if lost else st.success
+        show("  \n".join(lines), icon=f":material/{'warning' if show == st.warning else 'check_circle'}:")
         for warning in found.warnings:
             st.warning(components.plain(warning), icon=":material/warning:")
     session.imported = []

@@ -131,6 +131,14 @@ def test_a_seed_inside_the_heldout_set_is_a_warning_not_a_success(open_page, sto
     assert not any("All 10 pairs" in one.value for one in page.success)
 
 
+@pytest.mark.parametrize(("n_bad", "box"), [(1, "success"), (4, "warning")])
+def test_an_import_that_turned_many_rows_away_is_no_success(open_page, n_bad, box):
+    bad = {"prompt": "p", "chosen": "", "rejected": "r"}
+    page = upload(open_page("data"), "mine.jsonl", [*rows(10, "x"), *[bad] * n_bad])
+    page = button(page, "Import as seed").click().run()
+    assert any("Imported: mine" in one.value.replace("**", "") for one in page.get(box))
+
+
 def test_train_waits_for_a_seed_and_a_pool(open_page, store):
     page = upload(open_page("data"), "mine.jsonl", rows(10, "x"))
     page = button(page, "Import as seed").click().run()
