@@ -89,6 +89,12 @@ def check_local(name: str) -> Path | None:
 
 def checked_folder(path: Path, config: str = "config.json") -> Path:
     """Raises SerError unless the folder holds `config` (a peft adapter's has another name) and safetensors weights."""
+    adapter = path / "adapter_config.json"
+    if config != adapter.name and adapter.exists() and not any(path.glob("model*.safetensors")):
+        raise SerError(
+            f"{path} holds an adapter (LoRA), not a whole model. Merge it into its base model first (peft: merge_and_unload, "
+            "then save_pretrained), or name the base model that its adapter_config.json gives."
+        )
     if not (path / config).exists():
         raise SerError(f"{path} holds no {config}, so it is not a model folder. {CHOICES}")
     if any(path.glob("*.safetensors")):

@@ -137,6 +137,15 @@ def test_a_broken_folder(model: Path, trouble: str) -> None:
     assert listing(model.parent) == before
 
 
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_adapter_is_no_base_model_and_is_called_one(model: Path, with_config: bool) -> None:
+    (model / "model.safetensors").replace(model / "adapter_model.safetensors")
+    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    if not with_config:
+        (model / "config.json").unlink()
+    refused(lambda: Classifier.load(str(model)), "holds an adapter", "Merge it")
+
+
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_no_kind_gets_a_made_up_tokeniser(kind: str, tmp_path: Path) -> None:
     folder = Path(tiny.build(kind, tmp_path))
