@@ -58,9 +58,8 @@ def _around_nothing(tokenizer: Any) -> tuple[list[int], list[int]]:
     empty = tokenizer("", add_special_tokens=True)["input_ids"]
     if empty and empty[-1] == tokenizer.eos_token_id and empty[-1] != tokenizer.bos_token_id:
         return empty[:-1], empty[-1:]
-    if len(empty) < 2 or set(empty) == {
-        tokenizer.bos_token_id
-    }:  # doubled: the doctor says so, the end is not among them
+    doubled = set(empty) == {tokenizer.bos_token_id}  # the doctor says so; the end is not among them
+    if len(empty) < 2 or doubled:
         return empty, []
     return empty[:1], empty[-1:]
 
