@@ -14,6 +14,7 @@ from pathlib import Path
 from ser_backend.errors import SerError
 
 ROOT = Path(__file__).resolve().parent.parent
+HALF_WRITTEN = ".new."  # begins the name of what is being written, or was when the machine went down
 # said without an error number: by safetensors, by SQLite, and (the last two) by torch.save
 DISK_FULL = ("No space left on device", "database or disk is full", "PytorchStreamWriter failed", "unexpected pos")
 
@@ -53,7 +54,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises SerError with a sentence when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=HALF_WRITTEN)
     os.close(handle)
     temporary = Path(name)
     temporary.chmod(0o644)  # mkstemp gives 0600, which a team that shares the folder could not read
@@ -73,7 +74,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder already at `path` is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=HALF_WRITTEN))
     os.chmod(temporary, 0o755)  # mkdtemp gives 0700, which a team that shares the folder could not read
     try:
         with disk_full_in_words(path.parent):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from ser_backend import home
+
 NAME = "resources.json"
 EVERY_S = 4.0  # between two samples at first
 CHILDREN_S = 20.0  # to list children, all processes of the machine are looked through
@@ -102,7 +104,7 @@ class Meter:
             self.every *= 2
         facts = {"every": self.every, "peak": asdict(self.peak), "samples": [_row(one) for one in self.samples]}
         # Written anew each time and never half; not synced, for after a crash of the machine nobody misses it.
-        temporary = self.folder / f".{NAME}"
+        temporary = self.folder / f"{home.HALF_WRITTEN}{NAME}"
         temporary.write_text(json.dumps(facts))
         os.replace(temporary, self.folder / NAME)
 

@@ -61,7 +61,7 @@ def at_hand() -> Path | None:
     if not re.fullmatch(r"[\w-]{1,64}", token):
         return None
     folder = _uploads() / token
-    files = [path for path in folder.glob("*") if path.name != FACTS and not path.name.startswith(".new.")]
+    files = [path for path in folder.glob("*") if path.name != FACTS and not path.name.startswith(home.HALF_WRITTEN)]
     if len(files) != 1 or time.time() - folder.stat().st_mtime > KEPT_S or _facts(folder).get("user") != _user():
         session.upload = ""
         return None

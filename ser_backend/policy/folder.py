@@ -79,7 +79,9 @@ class PolicyFolder:
         return True
 
     def _lies_there(self) -> set[str]:
-        return {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        """Names in the folder; half-written files are nobody's, for the worker's meter may be writing one just now."""
+        there = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        return {name for name in there if not name.startswith(home.HALF_WRITTEN)}
 
     def json(self, name: str) -> Any:
         """None when there is no such file."""

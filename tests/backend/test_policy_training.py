@@ -1,6 +1,7 @@
 """Policies from the first prompt to the saved model, on a tiny random model; no reward model but functions of the text."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from ser_backend.policy.loop import run
 from ser_backend.policy.settings import PolicySettings
 from ser_backend.policy.telling import told
 from ser_backend.policy.writer import open_writer, plain_start
+from ser_backend.resources import Meter
 from ser_backend.reward_model import Rewarder
 
 pytest.importorskip("trl")
@@ -430,6 +432,26 @@ def test_a_setting_newer_than_the_policy_stood_at_its_default(store, settings, s
     assert folder.check_same(settings.as_dict())
     with pytest.raises(SerError, match=r"clip was 5\.0"):
         folder.check_same(settings.changed({"clip": 1}).as_dict())
+
+
+def test_a_policy_begins_while_its_worker_writes_beside_it(settings, ser_home, monkeypatch):
+    """The worker's meter writes from a thread of its own, at any moment."""
+    folder, begun = PolicyFolder.of("p"), []
+    folder.path.mkdir(parents=True)
+    replace = os.replace
+
+    def at_that_moment(source, target):
+        begun.append((Path(source).name, folder.check_same(settings.as_dict())))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", at_that_moment)
+    Meter(folder.path).look()
+    folder.write("now", {})
+    assert [found for _, found in begun] == [False, False]
+    assert all((folder.path / name).exists() for name in ("resources.json", "now.json"))
+    (folder.path / "somebody's.txt").touch()
+    with pytest.raises(SerError, match="is not a policy's folder"):
+        folder.check_same(settings.as_dict())
 
 
 def test_settings_that_could_not_begin_bind_nobody(store, settings, tmp_path):
