@@ -6,6 +6,7 @@ from typing import Any
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import rewardbench, table_file
 from ser_backend.rewardbench.evaluation import of_json
@@ -24,7 +25,7 @@ def draw(told: dict[str, Any]) -> None:
     st.success(components.plain(outcome), icon=":material/check_circle:")
     if limits:
         st.caption("\n".join(f"- {components.plain(line)}" for line in limits))
-    st.plotly_chart(charts.rewardbench(found), key="rewardbench", config=charts.CONFIG)
+    show_figure(charts.rewardbench(found), "rewardbench")
     made = rewardbench.tables(found)
     for table in made:
         with st.expander(table.title, icon=":material/table:"):

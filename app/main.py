@@ -2,6 +2,5 @@
 
 import ahead
 import streamlit as st
-from starlette.middleware import Middleware
 
-app = st.App("frame.py", lifespan=ahead.imports, middleware=[Middleware(ahead.Figures)])
+app = st.App("frame.py", lifespan=ahead.imports)

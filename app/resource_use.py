@@ -4,6 +4,7 @@ from pathlib import Path
 
 import charts
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import resources
 from ser_backend.cost.machine import gib, this_machine
@@ -43,8 +44,8 @@ def _draw(folder: Path, active: bool) -> None:
                     st.markdown(most[0].upper() + most[1:])
     left, right = st.columns(2)
     busy, memory = charts.resources(found.samples, machine.cores)
-    left.plotly_chart(busy, key="busy", config=charts.CONFIG)
-    right.plotly_chart(memory, key="memory", config=charts.CONFIG)
+    show_figure(busy, "busy", left)
+    show_figure(memory, "memory", right)
     st.caption(f"A sample every {found.every:g} s; what is resumed goes on with these figures.")
 
 

@@ -10,6 +10,7 @@ import components
 import state
 import streamlit as st
 import who
+from picture import show_figure
 
 from ser_backend.errors import SerError
 from ser_backend.scorer import client
@@ -133,7 +134,7 @@ def _result(told: dict[str, Any]) -> None:
     if "curve" in found:
         keys = ("n", "kl", "gain", "low", "high", "prompts")
         points = [tuple(point[key] for key in keys) for point in found["curve"]]
-        st.plotly_chart(charts.best_of(points), key="best-of", config=charts.CONFIG)
+        show_figure(charts.best_of(points), "best-of")
         st.caption(BEST_HELP)
     else:
         st.caption(OFFSET)

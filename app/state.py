@@ -62,6 +62,7 @@ class Session:
     compared: list[str] = field(default_factory=list)  # ids of the runs on Compare
     begin: str = ""  # id of the run whose settings Train is to begin with, told to it once
     policy: str = ""  # name of the policy on Policy; "" for a new one
+    live: bool = False  # figures are plotly's (picture)
     unfolded: set[str] = field(default_factory=set)  # projects of which Home shows every run
 
 

@@ -1,9 +1,10 @@
 """python -m benchmarks.dashboard: is every page fast, and the server small, over a pool of a million pairs?
 
 A data folder made up once (benchmarks/large_home.py), the real server, headless Chromium. A page can be read when Streamlit
-says that its script has ended and its title stands there; it is ready when every chart is drawn, on Review a pair lies on the
+says that its script has ended and its title stands there; it is ready when every figure is drawn, on Review a pair lies on the
 desk, and the browser has time to draw a frame. The clock is the page's own. Each page is opened in three ways: for the first
-time since the server started, from the link in the open app, and in a new tab.
+time since the server started, from the link in the open app, and in a new tab. In a new tab figures are pictures, and become
+plotly's on a click: how long that takes is measured on Watch.
 Last, a run under way tells two events a second: what does the open Watch page cost the server?
 """
 
@@ -55,7 +56,19 @@ READY = """([title, began]) => {
   if (title === "Which response is better?" && !hasPair) return false;
   const charts = [...document.querySelectorAll("[data-testid=stPlotlyChart]")].filter((chart) => chart.offsetParent);
   if (charts.some((chart) => !chart.querySelector(".main-svg"))) return false;
+  const pictures = parts.map((part) => part?.querySelector("#picture")).filter((place) => place?.offsetParent);
+  if (pictures.some((place) => !place.firstChild)) return false;
   return [window.told.at - began, performance.now() - began];
+}"""
+CLICK = """() => {
+  window.pressed = performance.now();
+  const parts = [...document.querySelectorAll("[data-testid=stBidiComponentIsolated]")].map((part) => part.shadowRoot);
+  parts.map((part) => part?.querySelector("#picture")).find((place) => place?.offsetParent).click();
+}"""
+PLOTLYS = """() => {
+  const charts = [...document.querySelectorAll("[data-testid=stPlotlyChart]")].filter((chart) => chart.offsetParent);
+  if (!charts.length || charts.some((chart) => !chart.querySelector(".main-svg"))) return false;
+  return performance.now() - window.pressed;
 }"""
 
 
@@ -90,6 +103,7 @@ def measured(
                 tab.goto(f"{address}/{'' if view == 'home' else view}?run={run}")
                 tabs[view].append(_ready(tab, view, 0))
                 tab.close()
+        found["click_s"] = [_clicked(context, f"{address}/watch?run={run}") for _ in range(times)]
         for other in told["large"]:  # as a team would: every large run reviewed and watched since the server began
             for view in {"watch", "review", "agreement", "export"} & set(views):
                 tab = context.new_page()
@@ -142,6 +156,18 @@ def _ready(page: Any, view: str, began: float | None) -> tuple[float, float]:
     found = page.wait_for_function(READY, arg=[TITLES[view], since], polling="raf")
     readable, ready = found.json_value()
     return float(readable) / 1000, float(ready) / 1000
+
+
+def _clicked(context: Any, address: str) -> float:
+    """Seconds from a click on a picture until the figures are plotly's, in a new tab that has not loaded plotly yet."""
+    tab = context.new_page()
+    tab.goto(address)
+    _ready(tab, "watch", 0)
+    tab.wait_for_timeout(500)
+    tab.evaluate(CLICK)
+    seconds = float(tab.wait_for_function(PLOTLYS, polling="raf").json_value()) / 1000
+    tab.close()
+    return seconds
 
 
 @contextmanager
@@ -206,6 +232,7 @@ def table(told: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     lines.append(
         f"\nMedian / worst of each. The very first page of a server that has just started: {very_first:.1f} s."
     )
+    lines.append(f"From a click on a picture of Watch to plotly's figures: {np.median(found['click_s']):.1f} s.")
     memory, imported = found["memory_mb_at_the_end"], told["import"].get("pool", {})
     lines.append(
         f"Server: {memory['resident']:.0f} MB resident, {memory['most']:.0f} MB at most, {memory['private']:.0f} MB private. "

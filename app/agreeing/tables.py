@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import charts
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import votes_file
 from ser_backend.agreement import Agreement
@@ -61,7 +62,7 @@ def picture(found: Figures) -> None:
         figure = charts.agreement(
             title, axis, dots[name][:MOST_DOTS], ENOUGH, LINES.get(name), percent=name != "couples"
         )
-        st.plotly_chart(figure, config=charts.CONFIG, key=f"agreement-{name}")
+        show_figure(figure, f"agreement-{name}")
         words = []
         if name == "couples" and found.n_couples > len(found.couples):
             words.append(

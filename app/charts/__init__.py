@@ -4,6 +4,7 @@ from charts.buckets import buckets, with_rule
 from charts.certified import confidence, precision, reliability
 from charts.comparison import against, at_the_end, by_labels, by_round, on_white
 from charts.dataset import lengths, longer_preferred
+from charts.drawing import svg
 from charts.duel import win_rates
 from charts.funnel import funnel
 from charts.people import ORIGIN_NAMES, agreement, learning_curve, origins
@@ -14,12 +15,13 @@ from charts.rewards import best_of, margins, preferences
 from charts.rounds import CHANCE, accuracy, difference, kept, loss
 from charts.selection import gaps, zones
 from charts.spark import sparkline
-from charts.template import COLOUR, CONFIG, empty
+from charts.template import COLOUR, CONFIG, HEIGHT, empty
 
 __all__ = [
     "CHANCE",
     "COLOUR",
     "CONFIG",
+    "HEIGHT",
     "JUDGE",
     "ORIGIN_NAMES",
     "REWARD",
@@ -52,6 +54,7 @@ __all__ = [
     "rewardbench",
     "sparkline",
     "steps",
+    "svg",
     "win_rates",
     "with_rule",
     "zones",

@@ -20,6 +20,7 @@ LINE = 17  # height of a row of the legend
 ROUND_NUMBERS = (1, 2, 2.5, 5, 10)
 DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 MOST_TICKS = 12
+MILLION = 1_000_000  # from here on .6g would leave digits out
 
 
 class Axis:
@@ -68,38 +69,45 @@ class Axis:
         return [(value, _number(value, style)) for value in values]
 
 
-def svg(figure: go.Figure) -> str:
-    """The picture with its title as a caption. Raises ValueError on a kind of trace it does not know."""
+def svg(figure: go.Figure, width: int = WIDTH, height: int | None = None) -> str:
+    """The picture with its title as a caption; height: of the drawing in pixels at `width`, None: as fits a report.
+
+    Raises ValueError on what it cannot draw: a kind of trace, of axis, of line.
+    """
     layout, title = figure.layout, html.unescape(figure.layout.title.text or "")
     caption = f"<figcaption>{html.escape(title)}</figcaption>"
     if layout.xaxis.visible is False:
         said = "".join(f"<p>{html.escape(html.unescape(found.text))}</p>" for found in layout.annotations)
         return f"<figure>{caption}{said}</figure>"
-    return f"<figure>{caption}{_Picture(figure, title).drawn()}</figure>"
+    return f"<figure>{caption}{_Picture(figure, title, width, height).drawn()}</figure>"
 
 
 class _Picture:
-    def __init__(self, figure: go.Figure, title: str) -> None:
-        self.figure, self.title, layout = figure, title, figure.layout
+    def __init__(self, figure: go.Figure, title: str, width: int, height: int | None) -> None:
+        self.figure, self.title, self.width, layout = figure, title, width, figure.layout
         self.traces = list(figure.data)
-        for trace in self.traces:
-            if trace.type not in ("scatter", "bar"):
-                raise ValueError(f"a still picture of {trace.type!r} is not known; draw it in app/charts/drawing.py")
+        strange = [trace.type for trace in self.traces if trace.type not in ("scatter", "bar")]
+        lines = [trace for trace in self.traces if trace.type == "scatter"]
+        strange += [trace.fill for trace in lines if trace.fill not in (None, "tonexty")]
+        strange += [trace.line.shape for trace in lines if trace.line.shape not in (None, "linear")]
+        strange += [axis.type for axis in (layout.xaxis, layout.yaxis) if axis.type not in (None, "linear", "category")]
+        if strange:
+            raise ValueError(f"a still picture of {strange[0]!r} is not known; draw it in app/charts/drawing.py")
         self.entries = self._entries()
         self.rows = self._legend_rows()
-        self.height = min(HEIGHT, layout.height or HEIGHT) + LINE * max(0, len(self.rows) - 1)
+        self.height = height or min(HEIGHT, layout.height or HEIGHT) + LINE * max(0, len(self.rows) - 1)
         foot = LINE * len(self.rows) + (20 if layout.xaxis.title.text else 4) + 22
         across, up = self._values("x"), self._values("y")
         y = Axis(layout.yaxis, up[0], up[1], self.height - foot, 10)
         widest = max((len(words) for _, words in y.ticks()), default=0)
         left = 14 + LETTER * widest + (18 if layout.yaxis.title.text else 0)
-        self.x, self.y = Axis(layout.xaxis, across[0], across[1], left, WIDTH - 18), y
+        self.x, self.y = Axis(layout.xaxis, across[0], across[1], left, width - 18), y
 
     def drawn(self) -> str:
         parts = [*self._axes(), *self._shapes(below=True), *self._bars(), *self._scatters(), *self._shapes(below=False)]
         parts += [*self._annotations(), *self._legend()]
         return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height:.0f}" role="img" aria-label="{html.escape(self.title)}" '
+            f'<svg viewBox="0 0 {self.width} {self.height:.0f}" role="img" aria-label="{html.escape(self.title)}" '
             f'font-size="11" fill="currentColor">{"".join(parts)}</svg>'
         )
 
@@ -134,7 +142,8 @@ class _Picture:
         for shape in self.figure.layout.shapes:
             if shape.type == "line" and shape[f"{which}ref"] in (None, which):
                 found += [float(shape[f"{which}0"]), float(shape[f"{which}1"])]
-        return found + list(stacked.values()), names
+        order = self.figure.layout[f"{which}axis"].categoryarray
+        return found + list(stacked.values()), list(order or ()) or names
 
     def _axes(self) -> Iterator[str]:
         layout = self.figure.layout
@@ -262,7 +271,7 @@ class _Picture:
         at = 0.0
         for trace in self.entries:
             wide = 44 + LETTER * len(trace.name)
-            if not rows or at + wide > WIDTH - 12:
+            if not rows or at + wide > self.width - 12:
                 rows.append([])
                 at = 12.0
             rows[-1].append((at, trace))
@@ -333,6 +342,8 @@ def _told(trace: Any, row: int) -> str:
 def _number(value: Any, style: str) -> str:
     if isinstance(value, str):
         return value
+    if style.endswith("d") or (not style and abs(value) >= MILLION):
+        return f"{round(value):,}"
     return format(float(value), style) if style and not style.endswith(",") else f"{float(value):,.6g}"
 
 

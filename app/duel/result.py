@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 from steering import known
 
 from ser_backend import duel, home
@@ -51,7 +52,7 @@ def card(store: Store, name: str) -> None:
     if not found.votes:
         st.caption("  \n".join(behind))
         return
-    st.plotly_chart(charts.win_rates(_rates(found, labels)), config=charts.CONFIG, key=f"win-rates-{name}")
+    show_figure(charts.win_rates(_rates(found, labels)), f"win-rates-{name}")
     st.caption(behind[0])
     with st.expander("What stands behind it"):
         st.markdown("\n".join(f"- {sentence}" for sentence in behind[1:]))

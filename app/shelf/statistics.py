@@ -3,6 +3,7 @@
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import profile
 from ser_backend.pairs import PairSet
@@ -98,9 +99,7 @@ def _all(dataset: Dataset, found: Profile) -> None:
                     _finding(one)
     with tabs["Lengths"]:
         limit = (TOKENS * profile.CHARS_A_TOKEN, f"about {TOKENS} tokens")
-        st.plotly_chart(
-            charts.lengths(found.histogram, profile.EDGES, limit), config=charts.CONFIG, key=f"lengths-{dataset.id}"
-        )
+        show_figure(charts.lengths(found.histogram, profile.EDGES, limit), f"lengths-{dataset.id}")
         cut = ", ".join(f"{100 * share:.1f} % at {int(tokens):,}" for tokens, share in found.cut.items())
         st.caption(
             f"Prompts and responses together that are longer than a base model's max_length in tokens: {cut}. Estimated by "
@@ -129,7 +128,7 @@ def _domains(dataset: Dataset, found: Profile) -> None:
         ("all pairs", found.labels.longer),
         *((part.name or "(none named)", part.longer) for part in found.domains),
     ]
-    st.plotly_chart(charts.longer_preferred(shown), config=charts.CONFIG, key=f"longer-{dataset.id}")
+    show_figure(charts.longer_preferred(shown), f"longer-{dataset.id}")
     st.dataframe(
         [
             {

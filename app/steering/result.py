@@ -7,6 +7,7 @@ import charts
 import components
 import reading
 import streamlit as st
+from picture import show_figure
 
 from ser_backend.policy import outcome
 from ser_backend.policy.folder import PolicyFolder
@@ -50,14 +51,8 @@ def gain(folder: PolicyFolder, settings: Mapping[str, Any]) -> bool:
     unit = "standard deviations of reward" if settings["normalise"] == "on" else "reward"
     with st.container(key="gain"):
         left, right = st.columns(2)
-        left.plotly_chart(
-            charts.gain(found["points"], reached, "reward", f"gain, {unit}"), key="gain-reward", config=charts.CONFIG
-        )
-        right.plotly_chart(
-            charts.gain(found["points"], reached, "judge", "gain, judge's raw reward"),
-            key="gain-judge",
-            config=charts.CONFIG,
-        )
+        show_figure(charts.gain(found["points"], reached, "reward", f"gain, {unit}"), "gain-reward", left)
+        show_figure(charts.gain(found["points"], reached, "judge", "gain, judge's raw reward"), "gain-judge", right)
     st.markdown("\n".join(f"- {components.plain(sentence)}" for sentence in found["sentences"]))
     for note in found["notes"]:
         st.caption(components.plain(note))

@@ -6,6 +6,7 @@ from typing import Any
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 
 from ser_backend.policy.curves import MEMBER, Steps
 from ser_backend.policy.folder import PolicyFolder
@@ -76,4 +77,4 @@ def _grid(shown: list[Any]) -> None:
         for begin in range(0, len(shown), 2):
             columns = st.columns(2) if len(shown) > 1 else [st.container()]
             for place, figure in enumerate(shown[begin : begin + 2]):
-                columns[place].plotly_chart(figure, key=f"steps-{begin + place}", config=charts.CONFIG)
+                show_figure(figure, f"steps-{begin + place}", columns[place])

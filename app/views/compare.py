@@ -7,6 +7,7 @@ import components
 import figure_file
 import state
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import table_file
 from ser_backend.compare import comparison, comparison_tables, paired
@@ -217,7 +218,7 @@ def _charts(figures: dict[str, object]) -> None:
         shown = list(figures.items())
         for two in (shown[:2], shown[2:]):
             for column, (name, figure) in zip(st.columns(2), two, strict=True):
-                column.plotly_chart(figure, config=charts.CONFIG, key=f"compare {name}")
+                show_figure(figure, f"compare {name}", column)
 
 
 # ---- tables

@@ -12,6 +12,7 @@ import guide
 import html_report
 import sheet
 import streamlit as st
+from picture import show_figure
 
 from ser_backend.alarms import alarms
 from ser_backend.errors import SerError
@@ -121,7 +122,7 @@ def _page(
 
 
 def _labels(counts: dict[str, int]) -> None:
-    st.plotly_chart(charts.origins(counts), key="origins", config=charts.CONFIG)
+    show_figure(charts.origins(counts), "origins")
     total = sum(counts[origin] for origin in charts.ORIGIN_NAMES)
     words = [f"{components.count(total, 'preference')} in all."]
     if counts["ties"]:

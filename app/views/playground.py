@@ -9,6 +9,7 @@ import scored_file
 import state
 import streamlit as st
 import words
+from picture import show_figure
 
 from ser_backend.attribution import levels
 from ser_backend.errors import SerError
@@ -180,10 +181,10 @@ def _answer(store: Store, draft: state.AtPlayground, labels: dict[str, str], now
     _table(good, labels, names, texts)
     shown = [(labels.get(told["model"], told["model"]), told["margin"], told["spread"]) for told in good]
     left, right = st.columns(2)
-    left.plotly_chart(charts.margins(names, shown), key="margins", config=charts.CONFIG)
+    show_figure(charts.margins(names, shown), "margins", left)
     with right:
         if len(texts) > 2:
-            st.plotly_chart(charts.preferences(names, good[0]["preferred"]), key="preferences", config=charts.CONFIG)
+            show_figure(charts.preferences(names, good[0]["preferred"]), "preferences")
             if len(good) > 1:
                 st.caption(f"Of the model {labels.get(good[0]['model'], '')}.")
     captions = [scored_file.OFFSET, *([SEVERAL] if len(texts) > 2 else []), *([SPREAD] if good[0]["spread"] else [])]

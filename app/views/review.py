@@ -13,6 +13,7 @@ import numpy as np
 import state
 import streamlit as st
 import who
+from picture import show_figure
 
 from ser_backend import checked, jobs, review
 from ser_backend.desk_figures import anytime_interval, goal_in_words, pace
@@ -295,7 +296,7 @@ def _worth(desk: Desk) -> None:
             st.markdown("**How many labels do I need?**")
             st.markdown(components.plain(curve["in_words"]))
             if curve.get("path"):
-                st.plotly_chart(charts.learning_curve(curve), config=charts.CONFIG, key="learning-curve")
+                show_figure(charts.learning_curve(curve), "learning-curve")
         if audit:
             st.markdown("**Are the seed's labels right?**")
             st.markdown(components.plain(audit["in_words"]))

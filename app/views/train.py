@@ -11,6 +11,7 @@ import setting_field
 import state
 import streamlit as st
 from beginning import Beginning
+from picture import show_figure
 
 from ser_backend import config, jobs, matching, report
 from ser_backend.config import RunConfig
@@ -87,7 +88,7 @@ def _of_seed(store: Store, seed: Dataset) -> None:
         for name, one in found.items():
             st.markdown(components.plain(one["in_words"]))
             if name == "learning_curve" and one.get("path"):
-                st.plotly_chart(charts.learning_curve(one), config=charts.CONFIG, key="learning-curve")
+                show_figure(charts.learning_curve(one), "learning-curve")
         if found:
             st.caption("As of the newest run with this seed. The Review page lists the labels that look wrong.")
         else:

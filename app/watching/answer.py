@@ -3,6 +3,7 @@
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import buckets, report
 from ser_backend.errors import NotFound
@@ -73,7 +74,7 @@ def pictures(store: Store, run: Run, rounds: list[Round]) -> None:
     figure, rules = charts.accuracy(rounds), rules_of(store, run)
     if rules:
         figure = charts.with_rule(figure, rules[0])
-    left.plotly_chart(figure, key="accuracy", config=charts.CONFIG)
-    right.plotly_chart(charts.difference(rounds), key="difference", config=charts.CONFIG)
+    show_figure(figure, "accuracy", left)
+    show_figure(charts.difference(rounds), "difference", right)
     if run.config.get("fit", "head") != "head" and not components.is_active(run):
-        st.plotly_chart(charts.loss(rounds), key="loss", config=charts.CONFIG)
+        show_figure(charts.loss(rounds), "loss")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 
 from ser_backend import alarms, checked, funnel, report, terms
 from ser_backend.records import Interval, Round, Run
@@ -49,7 +50,7 @@ def draw(run: Run, rounds: list[Round], folder: RunFolder, audited: Mapping[int,
     round_ = pick(run, rounds, "picture")
     left, right = st.columns(2)
     steps = funnel.funnel(round_, _n_pool(folder, round_), method)
-    left.plotly_chart(charts.funnel(steps), key="funnel", config=charts.CONFIG)
+    show_figure(charts.funnel(steps), "funnel", left)
     before = _earlier(run, rounds, audited) if round_ is rounds[-1] else ""
     words = components.plain(funnel.in_words(steps, audited.get(round_.index), before))
     left.caption(words, help=terms.tooltip(*WORDS))
@@ -60,13 +61,13 @@ def draw(run: Run, rounds: list[Round], folder: RunFolder, audited: Mapping[int,
     else:
         picture = folder.picture(round_.index)
         left, right = st.columns(2)
-        left.plotly_chart(charts.zones(picture, run.config), key="zones", config=charts.CONFIG)
-        right.plotly_chart(charts.gaps(picture, run.config), key="gaps", config=charts.CONFIG)
+        show_figure(charts.zones(picture, run.config), "zones", left)
+        show_figure(charts.gaps(picture, run.config), "gaps", right)
         st.caption(components.plain(_selection(round_, run)))
     left, right = st.columns(2)
-    left.plotly_chart(charts.kept(rounds, method == "paper"), key="kept", config=charts.CONFIG)
+    show_figure(charts.kept(rounds, method == "paper"), "kept", left)
     if method == "calibrated" and any(r.n_kept for r in rounds):
-        right.plotly_chart(charts.precision(rounds, audited), key="precision", config=charts.CONFIG)
+        show_figure(charts.precision(rounds, audited), "precision", right)
 
 
 def _earlier(run: Run, rounds: list[Round], audited: Mapping[int, Interval]) -> str:
@@ -86,8 +87,8 @@ def _certified(rounds: list[Round], round_: Round, audited: Mapping[int, Interva
     if report.shares_nothing(round_):
         st.info(components.plain(report.NOTHING_SHARED), icon=":material/info:")
     left, right = st.columns(2)
-    left.plotly_chart(charts.confidence(round_.details), key="confidence", config=charts.CONFIG)
-    right.plotly_chart(charts.reliability(round_.details), key="reliability", config=charts.CONFIG)
+    show_figure(charts.confidence(round_.details), "confidence", left)
+    show_figure(charts.reliability(round_.details), "reliability", right)
     st.caption(components.plain(_temperature(rounds, round_)))
 
 

@@ -7,6 +7,7 @@ import charts
 import components
 import streamlit as st
 import who
+from picture import show_figure
 
 from ser_backend import jobs
 from ser_backend.cost import forecast
@@ -118,7 +119,7 @@ def _loss(store: Store, run: Run, rounds: list[Round]) -> None:
         if event.round == under_way and event.payload["of"] == "model" and "loss" in event.payload
     ]
     if live or rounds:
-        st.plotly_chart(charts.loss(rounds, live, under_way), key="loss", config=charts.CONFIG)
+        show_figure(charts.loss(rounds, live, under_way), "loss")
 
 
 def estimate(store: Store, run: Run, rounds: list[Round]) -> None:

@@ -3,6 +3,7 @@
 import charts
 import components
 import streamlit as st
+from picture import show_figure
 
 from ser_backend.buckets import Heldout
 from ser_backend.errors import NotFound
@@ -41,24 +42,20 @@ def draw(store: Store, run: Run, rounds: list[Round]) -> None:
         st.caption(MEASURE_ONLY)
         rule = f"preferring {found.by_length.name}"
         left, right = st.columns(2)
-        left.plotly_chart(
+        show_figure(
             charts.buckets("By how sure the model is", "|margin| of reward", found.by_margin, rule, NO_MARGINS),
-            key="by-margin",
-            config=charts.CONFIG,
+            "by-margin",
+            left,
         )
-        right.plotly_chart(
+        show_figure(
             charts.buckets(
                 "By length: the better response is ...", "characters", found.by_difference, rule, NO_MARGINS
             ),
-            key="by-length",
-            config=charts.CONFIG,
+            "by-length",
+            right,
         )
         if found.by_domain:
-            st.plotly_chart(
-                charts.buckets("By domain", "", found.by_domain, rule, NO_MARGINS),
-                key="by-domain",
-                config=charts.CONFIG,
-            )
+            show_figure(charts.buckets("By domain", "", found.by_domain, rule, NO_MARGINS), "by-domain")
         _belief(found)
         with st.expander("These figures as a table", icon=":material/table_rows:"):
             st.dataframe(_rows(found), hide_index=True)

@@ -1,5 +1,6 @@
 """Data sets and runs as the engine leaves them, filled by hand: nothing here trains, and nothing loads torch."""
 
+import html
 import json
 from pathlib import Path
 
@@ -147,6 +148,14 @@ def end(
         store.note_outcome(run.id, "All 1 rounds are done.", rounds[-1].details["model_round"])
     store.finish_job(job.id, status, error)
     return store.run(run.id)
+
+
+def figures(page: AppTest) -> list[str]:
+    """What stands in each figure: in the picture of it, or in plotly's own, as it was sent to the browser."""
+    pictures = [e.proto for e in page.get("bidi_component") if e.proto.component_name == "ser_picture"]
+    return [html.unescape(next(iter(json.loads(picture.json)["drawn"].values()))) for picture in pictures] + [
+        e.proto.spec for e in page.get("plotly_chart")
+    ]
 
 
 def texts(page: AppTest) -> str:

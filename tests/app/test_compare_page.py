@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from fabricate import a_round, end, rows, texts, write_jsonl, write_rounds
+from fabricate import a_round, end, figures, rows, texts, write_jsonl, write_rounds
 
 from ser_backend import ingest, jobs
 from ser_backend.compare import comparison
@@ -57,7 +57,7 @@ def test_without_runs_and_with_one_the_page_leads_to_train(open_page, store, set
     end(store, sets, Status.SUCCEEDED, [a_round(0)])
     page = open_page("compare")
     assert "to compare takes two" in texts(page)
-    assert not page.get("plotly_chart")
+    assert not figures(page)
 
 
 def test_two_runs_are_compared_pair_by_pair(open_page, measured):
@@ -66,7 +66,7 @@ def test_two_runs_are_compared_pair_by_pair(open_page, measured):
     said = texts(page)
     assert "B (my run) is worse than A (my run): -70.0 points (" in said
     assert "on 10 held-out pairs" in said
-    assert len(page.get("plotly_chart")) == 4
+    assert len(figures(page)) == 4
     assert "minus A" in tables(page)[0]
     settings = page.dataframe[1].value
     assert settings.to_numpy().tolist() == [["tau_delta", "0.3", "0.5"]]
@@ -120,7 +120,7 @@ def test_a_run_that_failed_shows_why_and_its_settings_are_compared(open_page, st
     assert "B (my run) has no finished round, so only its settings are compared. The machine ran out of memory." in said
     assert ["random_seed", "0", "7"] in page.dataframe[1].value.to_numpy().tolist()
     only = pick(page, failed, end(store, sets, Status.FAILED, [], "Again."))
-    assert "None of these runs has a finished round." in "".join(c.proto.spec for c in only.get("plotly_chart"))
+    assert "None of these runs has a finished round." in "".join(figures(only))
 
 
 def test_runs_on_different_held_out_sets_are_said_not_to_be_on_one_scale(open_page, store, sets, measured, tmp_path):

@@ -10,7 +10,7 @@ import reading
 from duel import voting
 from duel.result import opened
 from duel.voting import take
-from fabricate import texts
+from fabricate import figures, texts
 
 from ser_backend import duel, review
 from ser_backend.records import User
@@ -161,7 +161,7 @@ def test_the_result_is_folded_until_asked_for(open_page, store, policy):
     assert not page.exception
     assert "Not settled yet: the trained model wins 50.0 %" in texts(page)
     assert "1 vote of 1 person on 1 prompt of 12" in texts(page)
-    assert page.get("plotly_chart")
+    assert figures(page)
 
 
 def test_an_annotator_votes_and_sees_no_result(open_page, store, policy, monkeypatch):

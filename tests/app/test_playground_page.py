@@ -1,12 +1,10 @@
 """The page with the process it asks replaced; the process itself is tested in tests/backend/test_scorer.py."""
 
-import json
-
 import charts
 import numpy as np
 import pytest
 import words
-from fabricate import a_round, end, texts, write_rounds
+from fabricate import a_round, end, figures, texts, write_rounds
 
 from ser_backend.attribution import Effects, levels
 from ser_backend.errors import SerError
@@ -86,13 +84,13 @@ def test_the_model_in_force_is_asked_and_its_answer_put_into_words(open_page, fi
     table = page.dataframe[0].value
     assert list(table["rank"]) == [2, 1]
     assert list(table["characters"]) == [10, 20]
-    assert len(page.get("plotly_chart")) == 1
+    assert len(figures(page)) == 1
 
 
 def test_of_three_there_is_a_table_of_probabilities_and_a_softmax(open_page, finished):
     page = pressed(filled(open_page("playground"), "x" * 10, "y" * 20, "z" * 5), "Ask the model")
     assert "Plackett and Luce" in texts(page)
-    assert len(page.get("plotly_chart")) == 2
+    assert len(figures(page)) == 2
     shares = page.dataframe[0].value["best of all, %"]
     assert sum(shares) == pytest.approx(100)
 
@@ -260,8 +258,8 @@ def test_best_of_n_is_drawn_with_its_kl(file_of, tmp_path):
     found = {"rows": 9, "problems": 0, "notes": [], "in_words": "It rises.", "curve": curve}
     page = file_of("Best of n", what="best_of", state="done", found=found, out=str(tmp_path / "out.jsonl"))
     assert "It rises." in texts(page)
-    spec = json.loads(page.get("plotly_chart")[0].proto.spec)
-    assert any(trace.get("x") == [0.0, 1.0, 2.0] for trace in spec["data"]) or "bdata" in json.dumps(spec)
+    (drawn,) = figures(page)
+    assert "KL 2.00 nats, n = 9 prompts" in drawn
 
 
 def test_a_file_whose_process_is_gone_says_so(file_of, monkeypatch):

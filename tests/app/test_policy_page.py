@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from fabricate import APP, texts
+from fabricate import APP, figures, texts
 from fabricate_policy import HOSTILE, a_step, begin, estimate, finish
 from streamlit.testing.v1 import AppTest
 
@@ -56,7 +56,7 @@ def labels(page):
 
 
 def charts(page):
-    return "".join(found.proto.spec for found in page.get("plotly_chart"))
+    return "".join(figures(page))
 
 
 def bodies(page):

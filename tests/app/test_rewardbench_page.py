@@ -5,7 +5,7 @@ import json
 import charts
 import numpy as np
 import pytest
-from fabricate import texts
+from fabricate import figures, texts
 
 from ser_backend import rewardbench
 from ser_backend.reward_model import Rewarder
@@ -101,7 +101,7 @@ def test_the_outcome_is_in_words_drawn_and_taken_home(opened, tmp_path):
     assert not any("<b>x" in element.value.replace("\\<", "") for element in (*page.markdown, *page.caption))
     labels = [button.proto.label for button in page.get("download_button")]
     assert labels == ["CSV", "LaTeX", "Markdown", "All figures (JSON)"]
-    assert len(page.get("plotly_chart")) == 1
+    assert len(figures(page)) == 1
 
 
 # ---- the figure

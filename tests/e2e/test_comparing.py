@@ -63,12 +63,24 @@ def test_two_runs_are_compared_and_the_table_and_the_figure_are_taken_home(
     content = download(page, download_button(page, "CSV").click, tmp_path / "table.csv")
     table = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
     rounds = [Store.open().rounds(run) for run in two_runs]
-    assert [row["id"] for row in table] == two_runs
+    assert [row.get("id") for row in table] == two_runs, content
     assert [float(row["seed model"]) for row in table] == [found[0].heldout.value for found in rounds]
     assert float(table[1]["minus A low"]) <= float(table[1]["minus A"]) <= float(table[1]["minus A high"])
     latex = download(page, download_button(page, "LaTeX").click, tmp_path / "table.tex").decode()
     assert "\\begin{tabular}" in latex
     assert two_runs[1] in latex
+
+    assert not any("PlotlyChart" in url for url in asked)  # so far its figures are pictures
+    figures = page.locator("#picture")
+    assert figures.count() == 4
+    mark = figures.first.locator("circle[data-told]").first
+    mark.hover()
+    assert re.match(r"round 0, A\s+with\n\d+\.\d %", figures.first.locator("#told").inner_text())
+    page.mouse.move(0, 0)
+    figures.first.locator("#told").wait_for(state="detached")
+    figures.last.press("Enter")
+    page.locator(".js-plotly-plot .main-svg").nth(3).wait_for(state="attached")
+    assert figures.count() == 0
 
     page.get_by_role("button", name="Download figure").click()
     dialog = page.get_by_role("dialog")
