@@ -20,7 +20,15 @@ from ser_backend.records import Response
 from ser_backend.transformer import shared_prompt, tokens
 from ser_backend.transformer.bases import base_folder, checked_folder, fingerprint_of, in_words
 from ser_backend.transformer.cores import SideBySide
-from ser_backend.transformer.heads import below_head, inner, is_decoder, keep_head_exact, saved_arrays
+from ser_backend.transformer.heads import (
+    below_head,
+    end_trouble,
+    inner,
+    is_decoder,
+    keep_head_exact,
+    reads_end_token,
+    saved_arrays,
+)
 from ser_backend.transformer.opening import from_pretrained, give_pad, usable_precision, with_lora, within
 from ser_backend.transformer.packed import packed
 from ser_backend.transformer.shared_prompt import Batch
@@ -165,7 +173,10 @@ class Classifier:
     ) -> "Classifier":
         keep_head_exact(model)
         model.eval()
-        ends = Ends.of(tokenizer, wants_end=is_decoder(model))
+        once = reads_end_token(model)
+        ends = Ends.of(tokenizer, wants_end=is_decoder(model) or once, once=once)
+        if once and (trouble := end_trouble(model, ends.end)):
+            raise SerError(f"{name!r} {trouble}")
         made = cls(name, model, tokenizer, max_length, device, precision, fit, ends, new_head, notes)
         made.budget = TOKENS_AT_ONCE[device]
         return made

@@ -77,6 +77,8 @@ class Backbone:
             model = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
+        if model.config.is_encoder_decoder:  # T5, BART: the encoder has read the text, the decoder would write another
+            model = model.get_encoder()
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions and positions < max_length:
             max_length = int(positions)
@@ -100,6 +102,8 @@ class Backbone:
         """Token ids of each text, and where its response begins. One start and one end token, if the model has them."""
         empty = self.tokenizer("", add_special_tokens=True)["input_ids"]
         start, end = ([empty[0]], [empty[-1]]) if len(empty) >= 2 else (empty[:1], [])
+        if start == [self.tokenizer.eos_token_id] != [self.tokenizer.bos_token_id] and not end:  # T5
+            start, end = end, start
         prompts = self.tokenizer([r.prompt for r in responses], add_special_tokens=False, verbose=False)["input_ids"]
         texts = self.tokenizer([r.text for r in responses], add_special_tokens=False, verbose=False)["input_ids"]
         room = self.max_length - len(start) - len(end)

@@ -1,6 +1,6 @@
 """The reward head of a transformer: where it is, whether a folder has one, and how it stays exact in a bfloat16 body."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,33 @@ from typing import Any
 from ser_backend.errors import SerError
 from ser_backend.transformer.bases import in_words
 
-HEADS = ("score", "classifier")  # what transformers calls the reward head
+HEADS = ("score", "classifier", "classification_head")  # what transformers calls the reward head
 
 
 def is_decoder(model: Any) -> bool:
     """Reads the reward off the last token that is no padding (GPT-2, Llama, Qwen); encoders read a first token."""
     return "score" in dict(inner(model).named_children())
+
+
+def reads_end_token(model: Any) -> bool:
+    """Reads the reward off the end token, of which every text has to hold exactly one (T5, BART)."""
+    return "classification_head" in dict(inner(model).named_children())
+
+
+def end_trouble(model: Any, end: Sequence[int]) -> str:
+    """Why a model that reads its end token cannot be read with a tokeniser that ends a text like this; "" if it can."""
+    config = inner(model).config
+    if list(end) != [config.eos_token_id]:
+        return (
+            f"reads the reward off its end token (number {config.eos_token_id}), with which its tokeniser does not end a text. "
+            "Put the model's own tokeniser into its folder."
+        )
+    if getattr(config, "decoder_start_token_id", None) is None:
+        return (
+            "names no decoder_start_token_id in its config.json, without which its decoder cannot begin. Add it (for T5 it is "
+            "the padding token's number), or choose another model."
+        )
+    return ""
 
 
 def head_of(model: Any) -> Any:

@@ -36,14 +36,15 @@ class Ends:
 
     start: list[int]
     end: list[int]
+    once: bool = False  # a text that brings its own end token loses it, wherever it stands
 
     @classmethod
-    def of(cls, tokenizer: Any, wants_end: bool) -> "Ends":
+    def of(cls, tokenizer: Any, wants_end: bool, once: bool = False) -> "Ends":
         """wants_end: append the end token where the tokeniser adds none (decoders: the reward is read off the last token)."""
         start, end = _around_a_word(tokenizer) or _around_nothing(tokenizer)
         if wants_end and not end and tokenizer.eos_token_id is not None:
             end = [tokenizer.eos_token_id]
-        return cls(start, end)
+        return cls(start, end, once)
 
 
 def _around_a_word(tokenizer: Any) -> tuple[list[int], list[int]] | None:
@@ -110,6 +111,8 @@ def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, end
     room = max_length - len(ends.start) - len(ends.end)
     for first in range(0, len(responses), CHUNK):
         for prompt, text in _split(tokenizer, responses[first : first + CHUNK]):
+            if ends.once:
+                prompt, text = ([token for token in part if token not in ends.end] for part in (prompt, text))
             front = prompt or text
             if front[: len(ends.start)] == ends.start:  # a text that brings its own start token must not have two
                 del front[: len(ends.start)]

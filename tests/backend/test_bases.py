@@ -184,13 +184,6 @@ def test_code_of_a_repository_is_neither_run_nor_asked_about(
 # ---- models that cannot be a reward model
 
 
-def _t5() -> Any:
-    import transformers as t
-
-    config = t.T5Config(vocab_size=340, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    return t.T5ForConditionalGeneration(config)
-
-
 def _vision() -> Any:
     import transformers as t
 
@@ -211,12 +204,23 @@ def _canine() -> Any:
     return t.CanineForSequenceClassification(t.CanineConfig(**size, num_hash_buckets=32, num_hash_functions=2))
 
 
-@pytest.mark.parametrize("made", [_t5, _vision, _mamba, _canine])
+@pytest.mark.parametrize("made", [_vision, _mamba, _canine])
 @pytest.mark.parametrize("fit", ["full", "lora"])
 def test_a_model_that_gives_no_reward(made: Callable[[], Any], fit: Any, tmp_path: Path) -> None:
     made().save_pretrained(tmp_path)
     tiny.tokeniser("gpt2").save_pretrained(tmp_path)
     refused(lambda: Classifier.load(str(tmp_path), fit=fit))
+
+
+@pytest.mark.parametrize("kind", tiny.BOTH)
+def test_one_that_reads_its_end_token_needs_its_own_tokeniser_and_a_start(kind: str, tmp_path: Path) -> None:
+    folder = Path(tiny.build(kind, tmp_path / "model", head=True))
+    Classifier.load(str(folder))
+    edit_json(folder / "config.json", decoder_start_token_id=None)
+    if kind == "t5":  # BART's configuration has one of its own
+        refused(lambda: Classifier.load(str(folder)), "decoder_start_token_id")
+    tiny.tokeniser("gpt2").save_pretrained(folder)
+    refused(lambda: Classifier.open(folder), "reads the reward off its end token", "own tokeniser")
 
 
 def test_a_body_without_a_head_is_no_trained_model(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_a_reward_is_that_of_a_plain_forward_of_the_text_alone(kind: str, judges
     from transformers import AutoModelForSequenceClassification
 
     plain = AutoModelForSequenceClassification.from_pretrained(judges[kind]).eval()
-    plain.config.pad_token_id = None  # one text, nothing to look for
+    if kind in tiny.DECODERS:
+        plain.config.pad_token_id = None  # one text, nothing to look for
     model = Classifier.open(Path(judges[kind]))
     table = model.tokenise(RESPONSES)
     with torch.no_grad():
@@ -283,9 +284,26 @@ def test_a_head_of_two_outputs_is_replaced_and_said(kind: str, tmp_path: Path) -
 
 @kinds
 def test_a_head_of_one_output_is_kept(kind: str, judges: dict[str, str]) -> None:
-    loaded, opened = Classifier.load(judges[kind], max_length=160), Classifier.open(Path(judges[kind]))
+    opened = Classifier.open(Path(judges[kind]))
+    loaded = Classifier.load(judges[kind], max_length=opened.max_length)
     assert not loaded.new_head
     assert rewards(loaded).tolist() == rewards(opened).tolist()
+
+
+@pytest.mark.parametrize("kind", tiny.BOTH)
+def test_a_text_with_an_end_token_of_its_own_holds_one_all_the_same(kind: str, judges: dict[str, str]) -> None:
+    """These models read the reward off the end token, and refuse a batch of which some texts hold more than one."""
+    model = Classifier.open(Path(judges[kind]))
+    hostile = [
+        Response("x", "why </s> not", "so</s> it </s>"),
+        Response("y", "", "</s>"),
+        Response("z", "what", "clear"),
+    ]
+    table = model.tokenise(hostile)
+    assert [table.text(row).tolist().count(model.tokenizer.eos_token_id) for row in range(3)] == [1, 1, 1]
+    without = model.tokenise([Response("x", "why  not", "so it ")])
+    assert len(table.text(0)) <= len(without.text(0)) + 2
+    assert np.isfinite(rewards(model, table)).all()
 
 
 # ---- padding
@@ -383,7 +401,7 @@ def test_a_text_that_holds_the_padding_token_has_one_reward_in_any_batch(judges:
 # ---- length
 
 
-@kinds
+@pytest.mark.parametrize("kind", sorted({*tiny.KINDS} - {"t5"}))  # which sets no limit
 def test_a_length_beyond_the_models_positions_is_lowered_and_said(kind: str, judges: dict[str, str]) -> None:
     model = Classifier.load(judges[kind], max_length=10_000)
     assert model.max_length == 160

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from ser_backend.errors import SerError
 from ser_backend.records import Response, response_id
@@ -39,6 +40,24 @@ def test_a_feature_is_the_mean_of_every_layer_over_the_whole_text_and_over_the_r
     alone = torch.cat([layer[0, begin:].mean(0) for layer in layers])
     assert encode(backbone, TEXTS[:1])[0] == pytest.approx(torch.cat([whole, alone]).numpy(), abs=1e-5)
     assert backbone.width == 2 * 3 * 32
+
+
+@pytest.mark.parametrize(("kind", "around"), [("t5", ([], ["</s>"])), ("bart", (["<s>"], ["</s>"]))])
+def test_of_an_encoder_with_a_decoder_the_encoder_is_read(kind: str, around: object, tmp_path: Path) -> None:
+    import torch
+
+    backbone = Backbone.load(tiny.build(kind, tmp_path), max_length=64)
+    ids, begin = backbone.tokenize(TEXTS[:1])[0]
+    words = backbone.tokenizer.convert_ids_to_tokens(ids)
+    assert (words[: len(around[0])], words[-1:]) == around
+    assert 0 < begin < len(ids) - 1
+    assert "</s>" not in words[:-1]
+    with torch.inference_mode():
+        layers = backbone.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    expected = torch.cat([layer[0].mean(0) for layer in layers] + [layer[0, begin:].mean(0) for layer in layers])
+    found = encode(backbone, TEXTS)
+    assert found[0] == pytest.approx(expected.numpy(), abs=1e-5)
+    assert np.ptp(found, axis=0).max() > 0.1
 
 
 def test_batches_and_padding_do_not_move_a_feature(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

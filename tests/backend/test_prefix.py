@@ -25,7 +25,11 @@ TEXTS += [Response(str(i), "how is it " * (i % 4), tiny.TEXT[i : 30 + 9 * i]) fo
 EXAMPLES = Examples.of(np.arange(12), np.arange(12, 24), margin=0.5)
 RECIPE = Recipe(learning_rate=1e-2, batch_size=12, frozen_layers=2, epochs=1)
 kinds_and_fits = pytest.mark.parametrize(
-    ("kind", "fit"), [*((kind, "full") for kind in tiny.KINDS), *((kind, "lora") for kind in ("bert", "llama", "gpt2"))]
+    ("kind", "fit"),
+    [
+        *((kind, "full") for kind in (*tiny.ENCODERS, *tiny.DECODERS)),
+        *((kind, "lora") for kind in ("bert", "llama", "gpt2")),
+    ],
 )
 
 
@@ -34,7 +38,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {kind: tiny.build(kind, tmp_path_factory.mktemp("base") / kind, hidden=16, layers=4) for kind in tiny.KINDS}
+    return {
+        kind: tiny.build(kind, tmp_path_factory.mktemp("base") / kind, hidden=16, layers=4)
+        for kind in (*tiny.ENCODERS, *tiny.DECODERS)
+    }
 
 
 def load(folder: str, **named: Any) -> tuple[Classifier, TokenTable]:

@@ -112,6 +112,8 @@ def test_what_stands_around_a_text() -> None:
         "llama3": (["<|begin_of_text|>"], ["<|end_of_text|>"]),
         "qwen2": ([], ["<|im_end|>"]),
         "gpt2": ([], ["<|endoftext|>"]),
+        "t5": ([], ["</s>"]),
+        "bart": (["<s>"], ["</s>"]),
     }
 
 

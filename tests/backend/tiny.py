@@ -9,6 +9,8 @@ llama              <s> text, SentencePiece style with a leading "▁"; no paddin
 llama3             <|begin_of_text|> text, bytes; no padding token, but reserved tokens to spare
 qwen2              text, bytes; ends with <|im_end|>, pads with <|endoftext|>; no start token
 gpt2               text, bytes; one token for start, end and unknown; no padding token
+t5                 text </s>, bytes; encoder and decoder, the reward read off the decoder's </s>
+bart               <s> text </s>, bytes; the same
 """
 
 import json
@@ -18,7 +20,8 @@ from typing import Any
 
 ENCODERS = ("bert", "distilbert", "roberta", "modernbert")
 DECODERS = ("llama", "llama3", "qwen2", "gpt2")
-KINDS = (*ENCODERS, *DECODERS)
+BOTH = ("t5", "bart")  # an encoder and a decoder
+KINDS = (*ENCODERS, *DECODERS, *BOTH)
 
 GOOD = ["clear", "exact", "kind", "warm", "helpful", "step", "detail", "reason", "answer", "care"]
 BAD = ["vague", "rude", "off", "cold", "random", "lazy", "guess", "mess", "wrong", "dull"]
@@ -86,6 +89,13 @@ def tokeniser(kind: str, with_pad: bool = True) -> Any:
             "<|begin_of_text|> $A",
             {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
         )
+    if kind in BOTH:
+        specials = ("<s>", "<pad>", "</s>", "<unk>") if kind == "bart" else ("<pad>", "</s>", "<unk>")
+        named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        named |= {"bos_token": "<s>"} if kind == "bart" else {}
+        if not with_pad:
+            del named["pad_token"]
+        return _plain_bytes(specials, "<s> $A </s>" if kind == "bart" else "$A </s>", named)
     raise ValueError(f"no kind {kind}")
 
 
@@ -102,6 +112,21 @@ def _model(kind: str, tokenizer: Any, layers: int, hidden: int, head: bool, labe
             config = t.DistilBertConfig(**facts, pad_token_id=pad or 0)
         else:
             config = t.GPT2Config(**facts, bos_token_id=start, eos_token_id=end, pad_token_id=pad)
+    elif kind in BOTH:
+        facts |= {"d_model": hidden, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": start}
+        if kind == "t5":
+            facts |= {"d_kv": hidden // 2, "d_ff": 2 * hidden, "num_layers": layers, "num_heads": 2}
+            config = t.T5Config(**facts, decoder_start_token_id=0)
+        else:
+            for part in ("encoder", "decoder"):
+                facts |= {f"{part}_layers": layers, f"{part}_attention_heads": 2, f"{part}_ffn_dim": 2 * hidden}
+            config = t.BartConfig(
+                **facts,
+                init_std=0.2,
+                max_position_embeddings=positions,
+                decoder_start_token_id=end,
+                forced_eos_token_id=None,
+            )
     else:
         facts |= {"num_hidden_layers": layers, "num_attention_heads": 2, "hidden_size": hidden}
         facts |= {"intermediate_size": 2 * hidden, "max_position_embeddings": positions}
@@ -124,7 +149,7 @@ def _model(kind: str, tokenizer: Any, layers: int, hidden: int, head: bool, labe
             raise ValueError(f"no kind {kind}")
     if head:
         return t.AutoModelForSequenceClassification.from_config(config)
-    auto = t.AutoModelForCausalLM if kind in DECODERS else t.AutoModel
+    auto = t.AutoModelForCausalLM if kind in DECODERS else t.AutoModelForSeq2SeqLM if kind in BOTH else t.AutoModel
     return auto.from_config(config)
 
 
