@@ -9,7 +9,7 @@ import html
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -20,7 +20,33 @@ LINE = 17  # height of a row of the legend
 ROUND_NUMBERS = (1, 2, 2.5, 5, 10)
 DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 MOST_TICKS = 12
+TOLD = re.compile(r"%\{(?P<name>x|y|customdata)(?:\[(?P<place>\d+)\])?(?::(?P<style>[^}]+))?\}")  # in a hovertemplate
 MILLION = 1_000_000  # from here on .6g would leave digits out
+
+
+PARTS = {"error_x", "error_y", "line", "marker", "pattern", "title", "xaxis", "yaxis"}  # of a figure, set or not
+LISTS = {"annotations", "shapes"}
+
+
+class Plain:
+    """A part of a figure, read as plotly's own objects are, which check whatever is asked: that took most of a drawing."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.facts.get(name)
+        if name in LISTS:
+            return [Plain(one) for one in value or ()]
+        return Plain(value or {}) if name in PARTS else value
+
+    @classmethod
+    def of(cls, figure: go.Figure) -> "Plain":
+        traces = [cls(trace.to_plotly_json()) for trace in figure.data]
+        return cls({"data": traces, "layout": cls(figure.layout.to_plotly_json())})
 
 
 class Axis:
@@ -74,18 +100,19 @@ def svg(figure: go.Figure, width: int = WIDTH, height: int | None = None) -> str
 
     Raises ValueError on what it cannot draw: a kind of trace, of axis, of line.
     """
-    layout, title = figure.layout, html.unescape(figure.layout.title.text or "")
+    plain = Plain.of(figure)
+    layout, title = plain.layout, html.unescape(plain.layout.title.text or "")
     caption = f"<figcaption>{html.escape(title)}</figcaption>"
     if layout.xaxis.visible is False:
         said = "".join(f"<p>{html.escape(html.unescape(found.text))}</p>" for found in layout.annotations)
         return f"<figure>{caption}{said}</figure>"
-    return f"<figure>{caption}{_Picture(figure, title, width, height).drawn()}</figure>"
+    return f"<figure>{caption}{_Picture(plain, title, width, height).drawn()}</figure>"
 
 
 class _Picture:
-    def __init__(self, figure: go.Figure, title: str, width: int, height: int | None) -> None:
+    def __init__(self, figure: Plain, title: str, width: int, height: int | None) -> None:
         self.figure, self.title, self.width, layout = figure, title, width, figure.layout
-        self.traces = list(figure.data)
+        self.traces = figure.data
         strange = [trace.type for trace in self.traces if trace.type not in ("scatter", "bar")]
         lines = [trace for trace in self.traces if trace.type == "scatter"]
         strange += [trace.fill for trace in lines if trace.fill not in (None, "tonexty")]
@@ -166,29 +193,31 @@ class _Picture:
     def _bars(self) -> Iterator[str]:
         below: dict[Any, float] = {}
         gap = self.figure.layout.bargap if self.figure.layout.bargap is not None else 0.2
+        is_stack = self.figure.layout.barmode == "stack"
         for number, trace in enumerate(t for t in self.traces if t.type == "bar"):
             flat = trace.orientation == "h"
             places, sizes = (trace.y, trace.x) if flat else (trace.x, trace.y)
             along, up = (self.y, self.x) if flat else (self.x, self.y)
             width, mark = trace.width if trace.width is not None else 1 - gap, trace.marker
-            fill = mark.color
+            fill, words, told = mark.color, trace.text, _teller(trace)
             if mark.pattern.shape:
                 yield _hatch(self._hatch_of(number), mark.pattern.fgcolor or mark.color)
                 fill = f"url(#{self._hatch_of(number)})"
+            edge = f' stroke="{mark.color}"' if mark.line.width else ""
+            style = f'fill="{fill}"{edge} opacity="{mark.opacity or 1:g}"'
             for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
-                base = below.get(place, 0.0) if self.figure.layout.barmode == "stack" else 0.0
+                base = below.get(place, 0.0) if is_stack else 0.0
                 below[place] = base + size
                 middle, half = along.at(place), abs(along.at(1) - along.at(0)) * width / 2
                 a, b = sorted((up.at(base), up.at(base + size)))
                 box = (a, middle - half, b - a, 2 * half) if flat else (middle - half, a, 2 * half, b - a)
                 x, y, w, h = box
-                edge = f' stroke="{mark.color}"' if mark.line.width else ""
                 yield (
                     f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(w, 0.1):.1f}" height="{max(h, 0.1):.1f}" '
-                    f'fill="{fill}"{edge} opacity="{mark.opacity or 1:g}">{_told(trace, row)}</rect>'
+                    f"{style}>{told(row)}</rect>"
                 )
-                if trace.text is not None:
-                    yield _text(b + 5 if b + 40 < self.x.end else b - 5, middle + 4, trace.text[row],
+                if words is not None:
+                    yield _text(b + 5 if b + 40 < self.x.end else b - 5, middle + 4, words[row],
                                 "start" if b + 40 < self.x.end else "end")  # fmt: skip
 
     def _scatters(self) -> Iterator[str]:
@@ -196,8 +225,9 @@ class _Picture:
         for trace in self.traces:
             if trace.type != "scatter":
                 continue
-            rows = [row for row, value in enumerate(trace.x) if value is not None and trace.y[row] is not None]
-            points = [(self.x.at(trace.x[row]), self.y.at(trace.y[row])) for row in rows]
+            across, up = trace.x, trace.y  # plotly checks anew whatever is asked of a trace
+            rows = [row for row, value in enumerate(across) if value is not None and up[row] is not None]
+            points = [(self.x.at(across[row]), self.y.at(up[row])) for row in rows]
             if not points:
                 continue
             if trace.fill == "tonexty":
@@ -207,8 +237,9 @@ class _Picture:
             if "lines" in mode and trace.line.width != 0:
                 yield f'<path d="{_path(points)}" fill="none" {_stroke(trace.line)}/>'
             if "markers" in mode:
+                mark, told = _marker(trace.marker), _teller(trace)
                 for row, (x, y) in zip(rows, points, strict=True):
-                    yield _mark(trace.marker, row, x, y, _told(trace, row))
+                    yield mark(row, x, y, told(row))
             before = points
 
     def _intervals(self, trace: Any, rows: Sequence[int]) -> Iterator[str]:
@@ -216,15 +247,16 @@ class _Picture:
             bars = trace[f"error_{which}"]
             if bars.array is None:
                 continue
-            less = bars.arrayminus if bars.arrayminus is not None else bars.array
+            more, colour, values = bars.array, bars.color, {"x": trace.x, "y": trace.y}
+            less = bars.arrayminus if bars.arrayminus is not None else more
             for row in rows:
-                x, y, value = self.x.at(trace.x[row]), self.y.at(trace.y[row]), float(trace[which][row])
-                a, b = axis.at(value - float(less[row])), axis.at(value + float(bars.array[row]))
+                x, y, value = self.x.at(values["x"][row]), self.y.at(values["y"][row]), float(values[which][row])
+                a, b = axis.at(value - float(less[row])), axis.at(value + float(more[row]))
                 if which == "y":
                     d = f"M{x:.1f} {a:.1f}V{b:.1f}M{x - 4:.1f} {a:.1f}h8M{x - 4:.1f} {b:.1f}h8"
                 else:
                     d = f"M{a:.1f} {y:.1f}H{b:.1f}M{a:.1f} {y - 4:.1f}v8M{b:.1f} {y - 4:.1f}v8"
-                yield f'<path d="{d}" fill="none" stroke="{bars.color}" stroke-width="1.4"/>'
+                yield f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="1.4"/>'
 
     def _shapes(self, below: bool) -> Iterator[str]:
         for shape in self.figure.layout.shapes:
@@ -293,50 +325,56 @@ class _Picture:
                     if "lines" in (trace.mode or "lines"):
                         yield f'<path d="M{x} {y}h26" {_stroke(trace.line)}/>'
                     if "markers" in (trace.mode or "lines"):
-                        yield _mark(trace.marker, 0, x + 13, y, "")
+                        yield _marker(trace.marker)(0, x + 13, y, "")
                 yield _text(x + 31, y + 4, trace.name)
 
 
-def _mark(marker: Any, row: int, x: float, y: float, told: str) -> str:
-    symbol, size, colour = (
-        value if isinstance(value, str | int | float) or value is None else value[row]
-        for value in (marker.symbol, marker.size, marker.color)
-    )
-    symbol, r = symbol or "circle", (size or 7) / 2
-    style = f'opacity="{marker.opacity or 1:g}" ' + (
-        f'fill="none" stroke="{colour}" stroke-width="1.6"' if symbol.endswith("-open") or symbol == "x" else f'fill="{colour}"'
-    )  # fmt: skip
-    kind = symbol.removesuffix("-open")
-    if kind == "circle":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:g}" {style}>{told}</circle>'
-    d = {
-        "square": f"M{x - r:.1f} {y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}Z",
-        "diamond": f"M{x:.1f} {y - r:.1f}l{r} {r}l{-r} {r}l{-r} {-r}Z",
-        "triangle-up": f"M{x:.1f} {y - r:.1f}l{r} {1.8 * r}h{-2 * r}Z",
-        "x": f"M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}",
-    }.get(kind)
-    if d is None:
-        raise ValueError(f"a mark {symbol!r} is not known; draw it in app/charts/drawing.py")
-    return f'<path d="{d}" {style}>{told}</path>'
+def _marker(marker: Any) -> Callable[[int, float, float, str], str]:
+    """Draws the mark of a row at a place, with what it tells."""
+    held, opacity = (marker.symbol, marker.size, marker.color), f'opacity="{marker.opacity or 1:g}" '
+
+    def drawn(row: int, x: float, y: float, told: str) -> str:
+        symbol, size, colour = (
+            value if isinstance(value, str | int | float) or value is None else value[row] for value in held
+        )
+        symbol, r = symbol or "circle", (size or 7) / 2
+        is_line = symbol.endswith("-open") or symbol == "x"
+        style = opacity + (f'fill="none" stroke="{colour}" stroke-width="1.6"' if is_line else f'fill="{colour}"')
+        kind = symbol.removesuffix("-open")
+        if kind == "circle":
+            return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:g}" {style}>{told}</circle>'
+        d = {
+            "square": f"M{x - r:.1f} {y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}Z",
+            "diamond": f"M{x:.1f} {y - r:.1f}l{r} {r}l{-r} {r}l{-r} {-r}Z",
+            "triangle-up": f"M{x:.1f} {y - r:.1f}l{r} {1.8 * r}h{-2 * r}Z",
+            "x": f"M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}",
+        }.get(kind)
+        if d is None:
+            raise ValueError(f"a mark {symbol!r} is not known; draw it in app/charts/drawing.py")
+        return f'<path d="{d}" {style}>{told}</path>'
+
+    return drawn
 
 
-def _told(trace: Any, row: int) -> str:
-    """What hovering tells, as the element's title."""
-    if not trace.hovertemplate or trace.hoverinfo == "skip":
-        return ""
+def _teller(trace: Any) -> Callable[[int], str]:
+    """What hovering tells of a row, as the element's title."""
+    template = trace.hovertemplate
+    if not template or trace.hoverinfo == "skip":
+        return lambda row: ""
+    template = re.sub(r"<extra>.*?</extra>", "", template)
     held = {"x": trace.x, "y": trace.y, "customdata": trace.customdata}
 
-    def value(found: re.Match[str]) -> str:
-        values = held[found["name"]][row]
-        if found["place"] is not None:
-            values = values[int(found["place"])]
-        return _number(values, found["style"] or "")
+    def told(row: int) -> str:
+        def value(found: re.Match[str]) -> str:
+            values = held[found["name"]][row]
+            if found["place"] is not None:
+                values = values[int(found["place"])]
+            return _number(values, found["style"] or "")
 
-    words = re.sub(
-        r"%\{(?P<name>x|y|customdata)(?:\[(?P<place>\d+)\])?(?::(?P<style>[^}]+))?\}", value, trace.hovertemplate
-    )
-    words = re.sub(r"<extra>.*?</extra>", "", words).replace("<br>", "\n")
-    return f"<title>{html.escape(html.unescape(words))}</title>"
+        words = TOLD.sub(value, template).replace("<br>", "\n")
+        return f"<title>{html.escape(html.unescape(words))}</title>"
+
+    return told
 
 
 def _number(value: Any, style: str) -> str:

@@ -33,13 +33,19 @@ def show_figure(figure: go.Figure, key: str, place: "st.delta_generator.DeltaGen
             return
         height = int(figure.layout.height or charts.HEIGHT)
         try:
-            drawn = {str(width): charts.svg(figure, width, height - TITLE) for width in WIDTHS}
+            drawn = _drawn(figure.to_json(), figure, height - TITLE)
         except ValueError:  # plotly can more
             st.plotly_chart(figure, key=key, config=charts.CONFIG)
             return
         _component(
             key=f"picture-{key}", data={"height": height, "title": TITLE, "drawn": drawn}, on_live_change=_go_live
         )
+
+
+@st.cache_data(show_spinner=False, max_entries=100)
+def _drawn(spec: str, _figure: go.Figure, height: int) -> dict[str, str]:
+    """By width. Most figures of a page are the same when it is drawn again. Raises ValueError."""
+    return {str(width): charts.svg(_figure, width, height) for width in WIDTHS}
 
 
 def _go_live() -> None:

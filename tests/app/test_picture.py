@@ -47,6 +47,12 @@ def test_nothing_is_drawn_beside_the_picture(width):
         assert 0 <= float(y) <= 300
 
 
+def test_a_note_stands_on_a_line_of_its_own():
+    drawn = charts.svg(charts.difference([a_round(0), a_round(1, promoted="previous")]))
+    assert "\nrolled back</title>" in drawn
+    assert "br&gt;" not in drawn
+
+
 def hostile(name):
     return charts.agreement("How often", "share", [(name, 0.7, 0.6, 0.8, 30)], 20)
 
