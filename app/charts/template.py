@@ -27,8 +27,8 @@ CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def frame(title: str, x: str, y: str, height: int = HEIGHT) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
+    # given at once: each update would check and tell anew
+    layout = dict(
         title={"text": title, "font": {"size": 15}, "x": 0, "xanchor": "left", "y": 0.98, "yanchor": "top"},
         height=height,
         margin={"l": 10, "r": 10, "t": 44, "b": 92},  # the legend lies below the axis title, however narrow it gets
@@ -44,10 +44,10 @@ def frame(title: str, x: str, y: str, height: int = HEIGHT) -> go.Figure:
             "yanchor": "bottom",
         },
         hoverlabel={"align": "left"},
+        xaxis={"title": {"text": x or None, "standoff": 8}, "zeroline": False, "fixedrange": True},
+        yaxis={"title": {"text": y or None}, "zeroline": False, "automargin": True, "fixedrange": True},
     )
-    figure.update_xaxes(title=x or None, title_standoff=8, zeroline=False, fixedrange=True)
-    figure.update_yaxes(title=y or None, zeroline=False, automargin=True, fixedrange=True)
-    return figure
+    return go.Figure(layout=layout)
 
 
 def with_interval(
