@@ -22,6 +22,10 @@ class TooFast(StaleVote):
     """A vote that came sooner after the pair was shown than anybody can read: a held key or a double click."""
 
 
+class UnknownToken(SerError):
+    """A text holds a token for which the model has no weights."""
+
+
 class Forbidden(SerError):
     """The role of the person who asked does not allow it."""
 

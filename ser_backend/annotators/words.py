@@ -23,8 +23,8 @@ def in_words(found: Figures) -> str:
         return "Nobody has answered a pair yet."
     if len(found.people) == 1:
         return (
-            f"Only {found.people[0].name} has answered so far, so nothing is known of how far people agree. What one person's "
-            "answers tell of themselves is below."
+            f"One person ({found.people[0].name}) has answered so far, so nothing is known of how far people agree. What "
+            "one person's answers tell of themselves is below."
         )
     if not found.observed.n_items:
         return "No pair has answers of two people, so nothing is known of how far people agree."

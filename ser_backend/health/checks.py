@@ -86,6 +86,12 @@ RULES = {
         "A doubled start token (tokeniser and chat template each add one) or a missing end moves every reward.",
         "Let only one of tokeniser and data add start and end tokens: take them out of the texts, or set add_bos_token=false.",
     ),
+    "tokens-known": Rule(
+        "model",
+        "The model has weights for every token",
+        "A tokeniser that knows more tokens than the model makes texts that the model cannot read.",
+        "Put the model's own tokeniser into its folder, or choose another model.",
+    ),
     "same-tokens-elsewhere": Rule(
         "model",
         "Other programs read the same tokens",

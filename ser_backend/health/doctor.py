@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_backend.errors import NotFound, SerError
+from ser_backend.errors import NotFound, SerError, UnknownToken
 from ser_backend.health.checks import Check, as_dicts, check
 from ser_backend.health.model_checks import compared, examine_model, examine_saved, read
 from ser_backend.health.pair_checks import examine_accuracy, examine_pairs
@@ -53,6 +53,15 @@ def diagnose(name: str, data: str | None = None, progress: Progress | None = Non
     notes = " ".join(getattr(model, "notes", []))
     kind = "a linear head on a frozen base model" if isinstance(model, HeadReader) else f"a model in {model.precision}"
     yield check("opens", "ok", f"{name} is {kind}." + (f" {notes}" if notes else ""))
+    try:
+        yield from _checks(model, trained, pairs, progress)
+    except UnknownToken as error:
+        yield check("tokens-known", "failed", str(error))
+
+
+def _checks(
+    model: "Classifier | HeadReader", trained: bool | None, pairs: "_Pairs | None", progress: Progress | None
+) -> Iterator[Check]:
     made = examine_model(model, pairs.responses if pairs else (), trained)
     yield from made
     yield from _saved(model)

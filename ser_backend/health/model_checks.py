@@ -78,6 +78,7 @@ def examine_model(model: Reader, responses: Sequence[Response] = (), trained: bo
         _pad_is_not_end(model),
         _pad_known(model),
         _start_and_end(model, table),
+        _tokens_known(model),
         _same_elsewhere(model, texts, table),
         _length_fits(model),
         *_reward_checks(model, table),
@@ -269,6 +270,16 @@ def _once(ids: list[int], start: list[int], end: list[int]) -> bool:
     framed = ids[: len(start)] == start and ids[len(ids) - len(end) :] == end
     doubled = (start and inside[: len(start)] == start) or (end and inside[len(inside) - len(end) :] == end)
     return framed and not doubled
+
+
+def _tokens_known(model: Reader) -> Check:
+    """That texts hold none of the others is seen as they are read, which ends with a sentence."""
+    known = getattr(model, "known", 0) or int(model.model.get_input_embeddings().weight.shape[0])
+    numbers = {number for number in model.tokenizer.get_vocab().values() if number != model.tokenizer.pad_token_id}
+    if beyond := sum(number >= known for number in numbers):
+        found = f"The model has weights for {known:,} tokens, its tokeniser knows {beyond:,} more; no text looked at holds one."
+        return check("tokens-known", "warning", found)
+    return check("tokens-known", "ok", f"The model has weights for each of the tokeniser's {len(numbers):,} tokens.")
 
 
 def _same_elsewhere(model: Reader, texts: Sequence[Response], table: TokenTable) -> Check:

@@ -193,16 +193,10 @@ class Classifier:
         return fingerprint_of(self.model, self.tokenizer, self.max_length)
 
     def tokenise(self, responses: Sequence[Response]) -> TokenTable:
-        """Raises SerError for a token that the model has no weights for."""
+        """Raises UnknownToken."""
         table = tokens.tokenise(self.tokenizer, responses, self.max_length, self.ends)
-        known = self.known or np.iinfo(np.int32).max
-        strange = table.ids[(table.ids >= known) & (table.ids != self.tokenizer.pad_token_id)]
-        if len(strange):
-            raise SerError(
-                f"A text holds the token {self.tokenizer.convert_ids_to_tokens(int(strange[0]))!r}, for which {self.name!r} "
-                f"has no weights: its tokeniser has {len(self.tokenizer):,} tokens, the model {self.known:,}. Put the model's "
-                "own tokeniser into its folder, or choose another model."
-            )
+        if self.known:
+            tokens.require_known(table.ids, self.known, self.tokenizer, self.name)
         return table
 
     def forward(self, table: TokenTable, rows: Rows) -> Any:

@@ -21,7 +21,7 @@ from ser_backend.errors import SerError
 from ser_backend.records import Response, response_id
 from ser_backend.transformer.bases import BUNDLED, base_folder, fingerprint_of, in_words, tokenizer_of
 from ser_backend.transformer.cores import SideBySide
-from ser_backend.transformer.tokens import Cuts, batches
+from ser_backend.transformer.tokens import Cuts, batches, require_known
 
 FEATURE_VERSION = 1  # raise it when the definition of a feature changes: caches of other versions are not read
 TOKEN_BUDGET = 1_024  # tokens a batch, padding included; the fastest of 512 to 4,096 with a core each
@@ -99,7 +99,10 @@ class Backbone:
         return 2 * (self.model.config.num_hidden_layers + 1) * self.model.config.hidden_size
 
     def tokenize(self, responses: Sequence[Response]) -> list[tuple[list[int], int]]:
-        """Token ids of each text, and where its response begins. One start and one end token, if the model has them."""
+        """Token ids of each text, and where its response begins. One start and one end token, if the model has them.
+
+        Raises UnknownToken.
+        """
         empty = self.tokenizer("", add_special_tokens=True)["input_ids"]
         start, end = ([empty[0]], [empty[-1]]) if len(empty) >= 2 else (empty[:1], [])
         if start == [self.tokenizer.eos_token_id] != [self.tokenizer.bos_token_id] and not end:  # T5
@@ -108,6 +111,7 @@ class Backbone:
         texts = self.tokenizer([r.text for r in responses], add_special_tokens=False, verbose=False)["input_ids"]
         room = self.max_length - len(start) - len(end)
         rows = []
+        known = int(self.model.get_input_embeddings().weight.shape[0])
         for prompt, text in zip(prompts, texts, strict=True):
             if len(text) > room:
                 self.cuts.responses += 1
@@ -117,6 +121,8 @@ class Backbone:
                 self.cuts.prompts += 1
                 prompt = prompt[len(prompt) - left :]
             rows.append((start + prompt + (text or end) + end, len(start) + len(prompt)))
+        for ids, _ in rows:
+            require_known(np.asarray(ids), known, self.tokenizer, self.name)
         return rows
 
     def encode(self, responses: Sequence[Response]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

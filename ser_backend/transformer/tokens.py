@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_backend.errors import UnknownToken
 from ser_backend.records import Response
 
 Rows = Sequence[int] | np.ndarray
@@ -130,6 +131,17 @@ def tokenise(tokenizer: Any, responses: Sequence[Response], max_length: int, end
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in flat], dtype=np.int64)])
     ids = np.concatenate(flat) if flat else np.empty(0, np.int32)
     return TokenTable(ids, starts, np.array(begins, np.int32), cuts)
+
+
+def require_known(ids: np.ndarray, known: int, tokenizer: Any, name: str) -> None:
+    """Raises UnknownToken where a token, padding left out, is beyond the `known` ones of the model of that name."""
+    strange = ids[(ids >= known) & (ids != tokenizer.pad_token_id)]
+    if len(strange):
+        raise UnknownToken(
+            f"A text holds the token {tokenizer.convert_ids_to_tokens(int(strange[0]))!r}, for which {name!r} has no weights: "
+            f"its tokeniser has {len(tokenizer):,} tokens, the model {known:,}. Put the model's own tokeniser into its folder, "
+            "or choose another model."
+        )
 
 
 def rendered(response: Response) -> str:

@@ -53,7 +53,7 @@ def test_one_persons_answers_tell_of_bias_and_consistency_but_not_of_agreement(o
         answer(store, finished, "anna", place, "a", "repeat")
     page = open_page("agreement")
     said = texts(page).replace("\u00a0", " ")
-    assert "Only anna has answered so far" in said
+    assert "One person (anna) has answered so far" in said
     assert "With one another" not in said
     assert "100.0 % (73.5 to 100.0, n = 12)" in said  # with the model, and with herself
     assert "50.0 % (21.1 to 78.9, n = 12)" in said  # with the self-labels, and left

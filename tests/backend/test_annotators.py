@@ -331,7 +331,7 @@ def test_nobody_and_one_person_are_told_so(votes):
     assert in_words(votes.figures()) == "Nobody has answered a pair yet."
     assert warnings(votes.figures()) == []
     votes.add("anna", 0, "a")
-    assert in_words(votes.figures()).startswith("Only anna has answered so far")
+    assert in_words(votes.figures()).startswith("One person (anna) has answered so far")
     assert [alarm.name for alarm in warnings(votes.figures())] == []
 
 

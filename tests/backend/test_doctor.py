@@ -464,6 +464,21 @@ def head(tiny_model: str, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_tokeniser_that_knows_more_than_the_model(holds: bool, tmp_path: Path) -> None:
+    folder = tiny.build("bert", tmp_path / "model", head=True)
+    tokenizer = tiny.tokeniser("bert")
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "what", "chosen": "a zebra" if holds else "clear", "rejected": "rude"}) + "\n"
+    )
+    made = outcomes(list(diagnose(folder, str(path))))
+    assert made["tokens-known"] == ("failed" if holds else "warning")
+    assert made["opens"] == "ok"
+
+
 def test_a_linear_head_is_sound_where_the_checks_apply(head: Path, file: Path) -> None:
     made = outcomes(list(diagnose(str(head), str(file))))  # the folder of the export, with reward_model in it
     assert set(made) == set(RULES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ser_backend.errors import SerError
+from ser_backend.errors import SerError, UnknownToken
 from ser_backend.records import Response, response_id
 from ser_backend.transformer import bases, features
 from ser_backend.transformer.bases import fingerprint_of
@@ -58,6 +58,13 @@ def test_of_an_encoder_with_a_decoder_the_encoder_is_read(kind: str, around: obj
     found = encode(backbone, TEXTS)
     assert found[0] == pytest.approx(expected.numpy(), abs=1e-5)
     assert np.ptp(found, axis=0).max() > 0.1
+
+
+def test_a_token_without_weights_is_said(tiny_model: str) -> None:
+    backbone = Backbone.load(tiny_model, max_length=32)
+    backbone.tokenizer.add_tokens(["zebra"])
+    with pytest.raises(UnknownToken, match=r"'zebra', for which .* has no weights"):
+        list(backbone.encode([Response("", "what", "a zebra")]))
 
 
 def test_batches_and_padding_do_not_move_a_feature(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,9 @@ def download_button(page, label: str):
 
 
 def download(page, press, to: Path) -> bytes:
-    for _ in range(2):  # a page opened with runs in its address is drawn twice, and files of the first time are gone then
+    for _ in range(
+        2
+    ):  # a page opened with runs in its address is drawn twice, and files of the first time are gone then
         page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
         page.wait_for_timeout(700)
     with page.expect_download() as coming:
