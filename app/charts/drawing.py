@@ -9,10 +9,12 @@ import html
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+
+from charts.plain import Plain
 
 WIDTH, HEIGHT = 560, 320
 LETTER = 6.7  # width of an average letter at the size of labels, 11 px, in wide fonts
@@ -22,31 +24,6 @@ DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 MOST_TICKS = 12
 TOLD = re.compile(r"%\{(?P<name>x|y|customdata)(?:\[(?P<place>\d+)\])?(?::(?P<style>[^}]+))?\}")  # in a hovertemplate
 MILLION = 1_000_000  # from here on .6g would leave digits out
-
-
-PARTS = {"error_x", "error_y", "line", "marker", "pattern", "title", "xaxis", "yaxis"}  # of a figure, set or not
-LISTS = {"annotations", "shapes"}
-
-
-class Plain:
-    """A part of a figure, read as plotly's own objects are, which check whatever is asked: that took most of a drawing."""
-
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.facts = facts
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
-
-    def __getitem__(self, name: str) -> Any:
-        value = self.facts.get(name)
-        if name in LISTS:
-            return [Plain(one) for one in value or ()]
-        return Plain(value or {}) if name in PARTS else value
-
-    @classmethod
-    def of(cls, figure: go.Figure) -> "Plain":
-        traces = [cls(trace.to_plotly_json()) for trace in figure.data]
-        return cls({"data": traces, "layout": cls(figure.layout.to_plotly_json())})
 
 
 class Axis:

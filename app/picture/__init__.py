@@ -5,6 +5,7 @@ Plotly's code is 4.7 MB, and a browser needs as long to start it as for all the 
 and shows lines.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import charts
@@ -27,7 +28,7 @@ _component = st.components.v2.component(
 def show_figure(figure: go.Figure, key: str, place: "st.delta_generator.DeltaGenerator | None" = None) -> None:
     """Draw it here, or in `place`. key: of the widget, one for each figure of a page."""
     session = state.session()
-    with place or st.container():
+    with place or nullcontext():
         if session.live:
             st.plotly_chart(figure, key=key, config=charts.CONFIG)
             return

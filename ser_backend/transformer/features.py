@@ -111,7 +111,6 @@ class Backbone:
         texts = self.tokenizer([r.text for r in responses], add_special_tokens=False, verbose=False)["input_ids"]
         room = self.max_length - len(start) - len(end)
         rows = []
-        known = int(self.model.get_input_embeddings().weight.shape[0])
         for prompt, text in zip(prompts, texts, strict=True):
             if len(text) > room:
                 self.cuts.responses += 1
@@ -121,8 +120,9 @@ class Backbone:
                 self.cuts.prompts += 1
                 prompt = prompt[len(prompt) - left :]
             rows.append((start + prompt + (text or end) + end, len(start) + len(prompt)))
-        for ids, _ in rows:
-            require_known(np.asarray(ids), known, self.tokenizer, self.name)
+        if rows:
+            known = int(self.model.get_input_embeddings().weight.shape[0])
+            require_known(np.concatenate([ids for ids, _ in rows]), known, self.tokenizer, self.name)
         return rows
 
     def encode(self, responses: Sequence[Response]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -160,11 +160,11 @@ def with_lora(model: Any, rank: int, dropout: float, quantised: bool, random: Se
     if quantised:
         model = prepare_model_for_kbit_training(model)
     torch.manual_seed(random_seed)
-    # peft takes everything whose name ends like a head's for one (DistilBERT's pre_classifier)
-    heads = {name for name, _ in model.named_modules() if name.endswith(HEADS)}
-    # the heads of T5 and BART, of two layers, are not known to peft
-    inside = {name for name, _ in model.named_modules() if name.startswith("classification_head.")}
-    unknown = {name for name in heads if name == "classification_head"}
+    # peft takes everything whose name ends like a head's for one (DistilBERT's pre_classifier), and knows not the one of T5
+    # and BART, which has two layers
+    heads = {
+        name for name, _ in model.named_modules() if name.endswith(HEADS) or name.startswith("classification_head.")
+    }
     whole = {name.rpartition(".")[0] for name in random if name.split(".")[0] not in heads}
     return get_peft_model(
         model,
@@ -175,7 +175,7 @@ def with_lora(model: Any, rank: int, dropout: float, quantised: bool, random: Se
             lora_alpha=LORA_ALPHA * rank,
             lora_dropout=dropout,
             target_modules="all-linear",
-            exclude_modules=sorted(heads | inside | whole),
-            modules_to_save=sorted(whole | unknown) or None,
+            exclude_modules=sorted(heads | whole),
+            modules_to_save=sorted(whole | (heads & {"classification_head"})) or None,
         ),
     )

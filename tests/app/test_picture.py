@@ -42,7 +42,9 @@ def test_a_picture_is_as_high_as_the_figure_and_there_for_every_width(open_page,
 @pytest.mark.parametrize("width", picture.WIDTHS)
 def test_nothing_is_drawn_beside_the_picture(width):
     drawn = charts.svg(charts.accuracy(ROUNDS), width, 300)
-    for x, y in re.findall(r'<(?:circle c|text )x="(-?[\d.]+)" (?:c)?y="(-?[\d.]+)"', drawn):
+    places = re.findall(r'<(?:circle c|text )x="(-?[\d.]+)" (?:c)?y="(-?[\d.]+)"', drawn)
+    assert len(places) > 10
+    for x, y in places:
         assert 0 <= float(x) <= width
         assert 0 <= float(y) <= 300
 
